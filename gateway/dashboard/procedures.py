@@ -1,10 +1,12 @@
 """Call the API's procedures for the person who is signed in: with the same permissions, limits and audit."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
+from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.api.rpc.auth import authorize, may_call
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
 from gateway.api.rpc.dispatch import CallError, answer, find
@@ -25,6 +27,20 @@ async def call_whole(request: web.Request, name: str, given: dict[str, Any]) -> 
     caller = request[SESSION].caller
     async with request.app[CONCURRENCY_LIMITS].hold(caller):
         return await answer(request, procedure(request, name), given, caller)
+
+
+async def call_page(
+    request: web.Request, name: str, limit: int, *, parameter: str = "cursor", **given: Any
+) -> tuple[Any, str | None]:
+    """Return a page of a list, and the query of the address that shows the next one, None on the last.
+
+    `parameter` of the request's own query says where the page begins.
+    """
+    if cursor := request.query.get(parameter):
+        given["cursor"] = cursor
+    answered = await call_whole(request, name, {"limit": limit, **given})
+    following = answered.headers.get(NEXT_HEADER)
+    return answered.value, urlencode({**request.query, parameter: following}) if following else None
 
 
 async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:

@@ -211,12 +211,13 @@ async def select_names(connection: Connection, application_ids: Collection[str])
     """
     rows = await connection.fetch(
         """
-        WITH shared AS (SELECT named
-                          FROM applications one, unnest(ARRAY[one.application_id, one.app_name, one.name]) named
-                         GROUP BY named
-                        HAVING count(DISTINCT one.application_id) > 1)
-        SELECT application_id, CASE WHEN name IN (SELECT named FROM shared) THEN application_id ELSE name END AS name
-          FROM applications
+        SELECT application_id, CASE WHEN EXISTS (
+                   SELECT FROM applications o
+                    WHERE (o.application_id = a.name OR o.app_name = a.name
+                           OR (lower(o.name) = lower(a.name) AND o.name = a.name))
+                      AND o.application_id <> a.application_id
+               ) THEN application_id ELSE name END AS name
+          FROM applications a
          WHERE application_id = ANY($1)
         """,
         list(application_ids),
@@ -230,7 +231,8 @@ async def select_application_id(connection: Connection, named: str) -> str:
         """
         SELECT application_id
           FROM applications
-         WHERE $1 IN (application_id, app_name, name) AND desired <> 'deleted'
+         WHERE (application_id = $1 OR app_name = $1 OR (lower(name) = lower($1) AND name = $1))
+           AND desired <> 'deleted'
          ORDER BY application_id = $1 DESC, app_name = $1 DESC, created_at
          LIMIT 1
         """,

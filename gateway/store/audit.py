@@ -68,24 +68,14 @@ async def select_entries(
     limit: int = 100,
 ) -> list[AuditEntry]:
     """Return the entries below a number, the newest first."""
+    wanted = {"number <": below, "application_id =": application_id, "key_id =": key_id, "action =": action}
+    given = {column: value for column, value in (wanted | {"outcome =": outcome}).items() if value is not None}
+    # A statement of its own for each choice, which reads by the index that fits.
+    matching = " AND ".join(f"{column} ${number}" for number, column in enumerate(given, 2))
     rows = await connection.fetch(
-        f"""
-        SELECT {_COLUMNS}
-          FROM audit
-         WHERE ($1::bigint IS NULL OR number < $1)
-           AND ($2::text IS NULL OR application_id = $2)
-           AND ($3::text IS NULL OR key_id = $3)
-           AND ($4::text IS NULL OR action = $4)
-           AND ($5::audit_outcome IS NULL OR outcome = $5)
-         ORDER BY number DESC
-         LIMIT $6
-        """,  # noqa: S608 - a constant
-        below,
-        application_id,
-        key_id,
-        action,
-        outcome,
+        f"SELECT {_COLUMNS} FROM audit {matching and f'WHERE {matching}'} ORDER BY number DESC LIMIT $1",  # noqa: S608
         limit,
+        *given.values(),
     )
     return [_from_row(row) for row in rows]
 

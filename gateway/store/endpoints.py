@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from gateway.model.endpoints import Endpoint, Network
@@ -93,6 +93,19 @@ async def select_endpoints(connection: Connection, vault: Vault, page: Page = FI
     )
     found = undecryptable.read_all(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
     return [one for one, _ in found]
+
+
+async def select_endpoint_names(connection: Connection, endpoint_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of these endpoints of registries by id; of those without a name, their source."""
+    rows = await connection.fetch(
+        """
+        SELECT endpoint_id, coalesce(nullif(name, ''), source) AS name
+          FROM endpoints
+         WHERE endpoint_id = ANY($1) AND application_id IS NULL
+        """,
+        list(endpoint_ids),
+    )
+    return {row["endpoint_id"]: row["name"] for row in rows}
 
 
 async def insert_endpoint(

@@ -45,35 +45,50 @@ class OverviewFilter:
     server_id: str = ""
 
 
+_OBSERVED = f"CASE WHEN o.application_id IS NOT NULL THEN {CURRENT} END"
+_IN_STATE = f"""
+    CASE {{0}}::text WHEN 'trouble' THEN {_OBSERVED} IN ('unhealthy', 'restarting', 'missing', 'drifted', 'unknown')
+    ELSE coalesce({_OBSERVED}, 'none') = {{0}} END
+"""
+
+
 async def select_overview(
     connection: Connection, wanted: OverviewFilter, *, only: Collection[str] | None, limit: int, offset: int
 ) -> tuple[list[OverviewRow], int]:
     """Return a page of applications by name, and how many there are: of `only` these, where that is not None."""
+    conditions: list[str] = ["a.desired <> 'deleted'"]
+    given: list[object] = []
+    for value, condition in (
+        (None if only is None else list(only), "a.application_id = ANY({})"),
+        (wanted.text or None, "strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.docker_image)), lower({})) > 0"),
+        (wanted.project_id or None, "e.project_id = {}"),
+        (wanted.server_id or None, "a.server_id = {}"),
+        (wanted.state or None, _IN_STATE),
+    ):
+        if value is not None:
+            given.append(value)
+            conditions.append(condition.format(f"${len(given)}"))
+    # Whatever no condition needs is not joined to count.
+    matching = f"""
+          FROM applications a
+          LEFT JOIN observations o USING (application_id)
+          LEFT JOIN environments e USING (environment_id)
+          LEFT JOIN projects p USING (project_id)
+         WHERE {" AND ".join(conditions)}
+    """
+    total: int = await connection.fetchval(f"SELECT count(*) {matching}", *given)
     rows = await connection.fetch(
         f"""
-        WITH chosen AS (
-            SELECT a.application_id, a.name, a.app_name, a.desired, a.docker_image, a.environment_id, a.server_id,
-                   CASE WHEN o.application_id IS NOT NULL THEN {CURRENT} END AS observed, o.detail, o.since
-              FROM applications a
-              LEFT JOIN observations o USING (application_id)
-             WHERE a.desired <> 'deleted' AND ($1::text[] IS NULL OR a.application_id = ANY($1))
-               AND ($2 = '' OR strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.docker_image)), lower($2)) > 0)
-               AND ($4 = '' OR a.server_id = $4)
-        ),
-        matching AS (
-            SELECT chosen.*, e.name AS environment, p.name AS project, count(*) OVER () AS total
-              FROM chosen
-              JOIN environments e USING (environment_id)
-              JOIN projects p USING (project_id)
-             WHERE ($3 = '' OR p.project_id = $3)
-               AND ($5 = '' OR coalesce(observed, 'none') = $5 OR ($5 = 'trouble' AND observed IN
-                    ('unhealthy', 'restarting', 'missing', 'drifted', 'unknown')))
-             ORDER BY lower(chosen.name), application_id
-             LIMIT $6 OFFSET $7
+        WITH matching AS (
+            SELECT a.application_id, a.name, a.app_name, p.name AS project, e.name AS environment, a.server_id,
+                   a.desired, a.docker_image, {_OBSERVED} AS observed, o.detail, o.since
+              {matching}
+             ORDER BY lower(a.name), a.application_id
+             LIMIT ${len(given) + 1} OFFSET ${len(given) + 2}
         )
         SELECT m.application_id, m.name, m.app_name, m.project, m.environment, s.name AS server, m.desired,
                m.docker_image AS image, ran.digest, m.observed, m.detail, m.since, last.deployment_id,
-               last.status AS outcome, last.reason_message AS reason, last.finished_at AS ended_at, m.total
+               last.status AS outcome, last.reason_message AS reason, last.finished_at AS ended_at
           FROM matching m
           LEFT JOIN servers s USING (server_id)
           LEFT JOIN LATERAL (
@@ -92,19 +107,14 @@ async def select_overview(
                 LIMIT 1
                ) AS ran ON true
          ORDER BY lower(m.name), m.application_id
-        """,  # noqa: S608 - a constant
-        None if only is None else list(only),
-        wanted.text,
-        wanted.project_id,
-        wanted.server_id,
-        wanted.state,
+        """,  # noqa: S608 - constants
+        *given,
         limit,
         offset,
     )
-    total = rows[0]["total"] if rows else 0
     found = []
     for row in rows:
-        fields = {name: value for name, value in row.items() if name != "total"}
+        fields = dict(row)
         fields["desired"] = Desired(fields["desired"])
         fields["observed"] = fields["observed"] and State(fields["observed"])
         fields["outcome"] = fields["outcome"] and Status(fields["outcome"])

@@ -19,34 +19,58 @@ class Wait:
 
 async def select_wait(connection: Connection, deployment: Deployment) -> Wait | None:
     """Return the position of a deployment; None if it is not queued."""
-    if deployment.state is not Status.QUEUED:
-        return None
-    if deployment.status is Status.RUNNING and deployment.reason is not None:
-        return Wait(1, f"its turn: {deployment.reason.message}")
-    row = await connection.fetchrow(
+    return (await select_waits(connection, [deployment])).get(deployment.deployment_id)
+
+
+async def select_waits(connection: Connection, deployments: Sequence[Deployment]) -> dict[str, Wait]:
+    """Return the positions of those that are queued, by id. The queue is read once for all of them."""
+    waits = {one.deployment_id: one for one in deployments if one.state is Status.QUEUED}
+    their_turn = {
+        name: Wait(1, f"its turn: {one.reason.message}")
+        for name, one in waits.items()
+        if one.status is Status.RUNNING and one.reason is not None
+    }
+    queued = [name for name in waits if name not in their_turn]
+    if not queued:
+        return their_turn
+    rows = await connection.fetch(
         """
-        SELECT (SELECT r.deployment_id
+        WITH line AS MATERIALIZED (
+            -- One that is bound to no engine yet may go to any of its server: it counts for all of them.
+            SELECT w.deployment_id, count(*) OVER place
+                   + CASE WHEN o.engine_id IS NULL
+                          THEN count(o.engine_id) OVER server
+                          ELSE count(*) FILTER (WHERE o.engine_id IS NULL) OVER server END AS position
+              FROM deployments w
+              JOIN applications o USING (application_id)
+             WHERE w.status = 'queued'
+            WINDOW server AS (
+                       PARTITION BY o.server_id ORDER BY w.next_attempt_at, w.created_at, w.deployment_id
+                   ),
+                   place AS (
+                       PARTITION BY o.server_id, o.engine_id
+                           ORDER BY w.next_attempt_at, w.created_at, w.deployment_id
+                   )
+        )
+        SELECT d.deployment_id, coalesce(l.position, 1) - 1 AS before,
+               (SELECT r.deployment_id
                   FROM deployments r
                  WHERE r.application_id = d.application_id AND r.status = 'running') AS behind,
-               (SELECT count(*)
-                  FROM deployments w
-                  JOIN applications o USING (application_id)
-                 WHERE w.status = 'queued' AND o.server_id IS NOT DISTINCT FROM a.server_id
-                   AND (o.engine_id IS NULL OR a.engine_id IS NULL OR o.engine_id = a.engine_id)
-                   AND (w.next_attempt_at, w.created_at, w.deployment_id)
-                     < (d.next_attempt_at, d.created_at, d.deployment_id)) AS before,
                ARRAY(SELECT v.name FROM gate_verdicts v
                       WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown'
                       ORDER BY v.name) AS gates
           FROM deployments d
-          JOIN applications a USING (application_id)
-         WHERE d.deployment_id = $1
+          LEFT JOIN line l USING (deployment_id)
+         WHERE d.deployment_id = ANY($1)
         """,
-        deployment.deployment_id,
+        queued,
     )
-    if row is None:
-        return None
-    return Wait(row["before"] + 1, _waits_for(deployment, row["behind"], row["before"], row["gates"]))
+    return their_turn | {
+        row["deployment_id"]: Wait(
+            row["before"] + 1, _waits_for(waits[row["deployment_id"]], row["behind"], row["before"], row["gates"])
+        )
+        for row in rows
+    }
 
 
 def _waits_for(deployment: Deployment, behind: str | None, before: int, gates: Sequence[str]) -> str:

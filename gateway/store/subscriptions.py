@@ -171,17 +171,25 @@ async def select_subscriptions_page(
 ) -> list[Subscription]:
     """Return a page of the subscriptions of one application, of `only` these, or of all."""
     wanted = only if application_id is None else {application_id} if only is None else {application_id} & set(only)
-    rows = await connection.fetch(
-        f"""
-        SELECT {_COLUMNS}
-          FROM subscriptions
-         WHERE (created_at, subscription_id) < ($1, $2) AND ($4::text[] IS NULL OR application_id = ANY($4))
-         ORDER BY created_at DESC, subscription_id DESC
-         LIMIT $3
-        """,  # noqa: S608 - constants
-        *page.bounds,
-        None if wanted is None else list(wanted),
-    )
+    newest = "(created_at, subscription_id) < ($1, $2) ORDER BY created_at DESC, subscription_id DESC LIMIT $3"
+    if wanted is None:
+        rows = await connection.fetch(f"SELECT {_COLUMNS} FROM subscriptions WHERE {newest}", *page.bounds)  # noqa: S608
+    else:
+        # Each application's are read from their index: a plan for any of them would read all subscriptions in order.
+        rows = await connection.fetch(
+            f"""
+            WITH found AS (
+                SELECT s.*
+                  FROM unnest($4::text[]) AS w (application_id)
+                 CROSS JOIN LATERAL (
+                       SELECT * FROM subscriptions WHERE application_id = w.application_id AND {newest}
+                       ) AS s
+            )
+            SELECT {_COLUMNS} FROM found AS subscriptions WHERE {newest}
+            """,  # noqa: S608 - constants
+            *page.bounds,
+            list(wanted),
+        )
     return [_from_row(row) for row in rows]
 
 

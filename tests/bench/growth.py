@@ -1,7 +1,7 @@
 """What a long history costs: a grown database beside one with a page of everything, asked in turn.
 
 The grown one has 10,000 applications, a million subscriptions and deployments, and DELIVERIES=10000000. It is filled
-once, in minutes, and kept in build/bench.
+once, in minutes, and kept in build/bench. The other one has a tenth of all but deliveries: pages that are full.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from tests.bench.single import client, p50s
 
 FULL = Size(10_000, 1_000_000, 1_000_000, int(os.environ.get("DELIVERIES", "10000000")), parts=10)
 #: as many for each application, and pages that are full
-PAGE = Size(100, 10_000, 10_000, 10_000, parts=0)
+PAGE = Size(1_000, 100_000, 100_000, 60_000, parts=0)
 #: where the grown database is kept
 KEPT = Path("build/bench").absolute()
 GATE = 1.5
@@ -59,9 +59,32 @@ CALLS: dict[str, Mapping[str, object]] = {
     "delivery.all of a webhook": {"limit": 100, "endpointId": "e0"},
     "delivery.all ignored": {"limit": 100, "verdict": "ignored"},
     "delivery.all failed": {"limit": 100, "verdict": "failed"},
+    "approval.all": {"limit": 100},
+    "gate.all": {"applicationId": "b1"},
+    "group.all": {"limit": 10},
+    "group.one": {"groupId": "g0"},
+    "release.all": {"groupId": "g0", "limit": 10},
+    "promotion.all": {"applicationId": "a0"},
+    "audit.list": {"limit": 100},
+    "webhook.all": {"limit": 10},
 }
+#: pages of the dashboard
+PAGES = [
+    "",
+    "?state=trouble",
+    "/deployments",
+    "/approvals",
+    "/releases",
+    "/inbox",
+    "/inbox?verdict=failed",
+    "/webhooks",
+    "/keys",
+    "/projects",
+    "/audit",
+    "/applications/a0",
+]
 #: of these, what says how many there are of all, and so reads each: without a gate
-COUNTING = {"application.search"}
+COUNTING = {"application.search", "the page /dashboard?state=trouble"}
 
 
 @dataclass
@@ -80,6 +103,14 @@ class Side:
         async with self.session.get(f"{self.gateway.url}/api/trpc/{call.split(maxsplit=1)[0]}?{query}") as answer:
             body = await answer.read()
         assert answer.status == 200, body
+        return (time.perf_counter() - began) * 1000
+
+    async def view(self, *, page: str) -> float:
+        """Return the milliseconds of a page of the dashboard."""
+        began = time.perf_counter()
+        async with self.session.get(f"{self.gateway.url}/dashboard{page}") as answer:
+            body = await answer.read()
+        assert (answer.status, answer.url.path) == (200, f"/dashboard{page}".split("?")[0]), body
         return (time.perf_counter() - began) * 1000
 
     async def claim(self) -> float:
@@ -114,6 +145,9 @@ async def measure(directory: Path) -> list[Figure]:
         ]
         for call, given in CALLS.items():
             figures.append(await _compared(call, sides, partial(Side.ask, call=call, given=given), ASKED))
+        for shown in PAGES:
+            name = f"the page /dashboard{shown}"
+            figures.append(await _compared(name, sides, partial(Side.view, page=shown), ASKED))
         # The last, since it leaves pushes under way.
         figures.append(await _rates(sides, directory))
     many = f"{FULL.applications:,} applications"
@@ -130,10 +164,15 @@ async def _side(directory: Path) -> AsyncIterator[Side]:
         await _checkpoint(url)
         while (await _busy(gateway)) > 0.1:
             pass
+        jar = aiohttp.CookieJar(unsafe=True)
+        session = aiohttp.ClientSession(headers={"x-api-key": gateway.key}, cookie_jar=jar)
+        await stack.enter_async_context(session)
+        async with session.post(f"{gateway.url}/dashboard/sign-in", data={"key": gateway.key}) as answer:
+            assert answer.status == 200
         yield Side(
             gateway,
             str((await gateway.endpoint("dockerhub"))["path"]),
-            await stack.enter_async_context(aiohttp.ClientSession(headers={"x-api-key": gateway.key})),
+            session,
             await stack.enter_async_context(database.connect(url, size=2)),
         )
 

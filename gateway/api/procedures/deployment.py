@@ -18,7 +18,7 @@ from gateway.queue import cancel
 from gateway.store import deployments, gate_verdicts, steps, versions, watches
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
-from gateway.store.queue_position import Wait, select_wait
+from gateway.store.queue_position import Wait, select_wait, select_waits
 from gateway.store.versions import KeptVersion
 
 procedures = Procedures()
@@ -209,8 +209,9 @@ async def select_deployment_page(
     found = await deployments.select_deployments_of(connection, [application_id], page)
     records = await steps.select_steps(connection, [one.deployment_id for one in found])
     kept = await versions.select_kept(connection, application_id)
+    waits = await select_waits(connection, found)
     rows = [
-        QueuedDeployment.from_queue(one, records[one.deployment_id], await select_wait(connection, one), kept=kept)
+        QueuedDeployment.from_queue(one, records[one.deployment_id], waits.get(one.deployment_id), kept=kept)
         for one in found
     ]
     return rows, headers(page.next(found, deployments.place))

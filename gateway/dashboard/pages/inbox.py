@@ -4,12 +4,16 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from gateway.api.context import CONTEXT
 from gateway.api.procedures._pagination import NEXT_HEADER
-from gateway.dashboard.procedures import call, call_if_allowed, call_whole
+from gateway.dashboard.procedures import call, call_if_allowed, call_whole, may
 from gateway.dashboard.rendering import page
 from gateway.model.deliveries import Verdict
+from gateway.store import endpoints
+from gateway.store.database import statement
 
 _PAGE = 50  # rows
+_OFFERED = 100  # webhooks
 
 
 async def show(request: web.Request) -> web.Response:
@@ -19,13 +23,22 @@ async def show(request: web.Request) -> web.Response:
     answered = await call_whole(request, "delivery.all", {"limit": _PAGE, **wanted})
     following = answered.headers.get(NEXT_HEADER)
     live = request.headers.get("HX-Target") == "inbox"
-    webhooks = await call_if_allowed(request, "webhook.all") or []
+    # The newest webhooks are offered. Named are those that the page shows.
+    webhooks = [] if live else await call_if_allowed(request, "webhook.all", limit=_OFFERED) or []
+    shown = {one["endpointId"] for one in answered.value} | {wanted.get("endpointId")}
+    names = {}
+    if may(request, "webhook.all"):
+        async with statement(request.app[CONTEXT].pool) as connection:
+            names = await endpoints.select_endpoint_names(connection, {one for one in shown if one})
+    offered = {one["endpointId"]: one["name"] or one["source"] for one in webhooks}
+    if (chosen := wanted.get("endpointId")) in names:
+        offered[chosen] = names[chosen]
     return page(
         request,
         "inbox_live.html" if live else "inbox.html",
         rows=answered.value,
-        names={one["endpointId"]: one["name"] or one["source"] for one in webhooks},
-        webhooks=webhooks,
+        names=names,
+        offered=offered,
         wanted=wanted,
         verdicts=[one.value for one in Verdict],
         older=urlencode({**wanted, "cursor": following}) if following else None,

@@ -13,6 +13,7 @@ from gateway.model.deployments import Deployment, StepRecord
 from gateway.store import applications, overview, queue, queue_position, resource_owners, steps
 from gateway.store.database import Connection, transaction
 from gateway.store.overview import OverviewFilter
+from gateway.store.projects import select_project_names
 from gateway.store.queue_position import Wait
 
 _PAGE = 100  # applications
@@ -56,15 +57,18 @@ async def show(request: web.Request) -> web.Response:
     )
     number = int(text) if (text := query.get("page", "1")).isdecimal() and 0 < len(text) < 6 else 1  # noqa: PLR2004
     caller = request[SESSION].caller
+    live = request.headers.get("HX-Target") == "overview"
     async with transaction(request.app[CONTEXT].pool) as connection:
         only = None if caller.grants is None else await resource_owners.select_covered(connection, caller.grants)
         rows, total = await overview.select_overview(
             connection, wanted, only=only, limit=_PAGE, offset=(max(number, 1) - 1) * _PAGE
         )
         pending = await select_pending(connection, only)
+        projects = {}
+        if not live and may(request, "project.all"):
+            own = None if caller.grants is None else await resource_owners.select_projects(connection, caller.grants)
+            projects = await select_project_names(connection, only=own)
     filtered = wanted != OverviewFilter()
-    live = request.headers.get("HX-Target") == "overview"
-    projects = [] if live else await call_if_allowed(request, "project.all") or []
     servers = [] if live else await call_if_allowed(request, "server.all") or []
     adoptable = None
     if not total and not filtered and caller.grants is None:
@@ -92,12 +96,13 @@ async def select_pending(connection: Connection, only: frozenset[str] | None) ->
     found = await queue.select_pending(connection, only=only, limit=_MOST_PENDING)
     records = await steps.select_steps(connection, [one.deployment_id for one in found])
     names = await applications.select_names(connection, {one.application_id for one in found})
+    waits = await queue_position.select_waits(connection, found)
     return [
         Pending(
             one,
             names.get(one.application_id, one.application_id),
             records[one.deployment_id],
-            await queue_position.select_wait(connection, one),
+            waits.get(one.deployment_id),
         )
         for one in found
     ]

@@ -1,11 +1,12 @@
 """What people decide together: approvals that wait, and releases of groups."""
 
 from collections.abc import Collection
+from typing import Any
 
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard.procedures import call, call_if_allowed
+from gateway.dashboard.procedures import call, call_page, may
 from gateway.dashboard.rendering import page
 from gateway.store import applications
 from gateway.store.database import statement
@@ -30,13 +31,19 @@ async def show_approvals(request: web.Request) -> web.Response:
 async def show_releases(request: web.Request) -> web.Response:
     """Show the groups, and their releases, newest first."""
     live = request.headers.get("HX-Target") == "releases"
-    groups = await call_if_allowed(request, "group.all") or []
+    groups: list[Any] = []
+    older_groups = None
+    if may(request, "group.all"):
+        groups, older_groups = await call_page(request, "group.all", _PAGE, parameter="groups")
+    rows, older = await call_page(request, "release.all", _PAGE)
     members = {one["applicationId"] for group in groups for one in group["members"]}
     return page(
         request,
         "releases_live.html" if live else "releases.html",
         groups=groups,
-        rows=await call(request, "release.all", limit=_PAGE),
+        older_groups=older_groups,
+        rows=rows,
+        older=older,
         names=await _names(request, members),
     )
 

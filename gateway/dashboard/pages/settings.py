@@ -6,9 +6,12 @@ from types import MappingProxyType
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard.procedures import call
+from gateway.dashboard.procedures import call, call_page
 from gateway.dashboard.rendering import page
 from gateway.sources import SOURCES
+
+_PAGE = 50  # rows
+_PROJECTS = 10  # with all their applications
 
 #: what to do at each registry with the address of a webhook
 STEPS: Mapping[str, str] = MappingProxyType(
@@ -31,10 +34,12 @@ STEPS: Mapping[str, str] = MappingProxyType(
 async def show_webhooks(request: web.Request) -> web.Response:
     """Show the webhooks, and the form for a new one."""
     public = request.app[CONTEXT].settings.public_url
+    rows, older = await call_page(request, "webhook.all", _PAGE)
     return page(
         request,
         "webhooks.html",
-        rows=await call(request, "webhook.all"),
+        rows=rows,
+        older=older,
         sources=sorted(SOURCES),
         steps=STEPS,
         public=public or f"{request.scheme}://{request.host}",
@@ -58,4 +63,5 @@ async def show_keys(request: web.Request) -> web.Response:
 
 async def show_projects(request: web.Request) -> web.Response:
     """Show the projects, and the form for a new one."""
-    return page(request, "projects.html", rows=await call(request, "project.all"))
+    rows, older = await call_page(request, "project.all", _PROJECTS)
+    return page(request, "projects.html", rows=rows, older=older)

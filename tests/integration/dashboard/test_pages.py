@@ -1,5 +1,7 @@
 """What the pages show, to whom, and that nothing in them runs."""
 
+import re
+
 import pytest
 
 from gateway.model.api_keys import Grants, Permission
@@ -149,3 +151,25 @@ async def test_the_overview_is_filtered_by_its_address(visitor: Visitor) -> None
     assert ">beta<" not in page.text
     assert "No application matches" in (await visitor.get("/dashboard?state=healthy")).text
     assert (await visitor.get("/dashboard?page=99999999999999999999&state=x&q=%00")).status == 200
+
+
+async def test_a_long_list_is_shown_page_by_page_and_its_filter_keeps_what_was_chosen(visitor: Visitor) -> None:
+    pool = visitor.web.pool
+    await pool.execute(
+        "INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret, created_at)"
+        " SELECT 'h' || n, 'harbor', 'hook ' || n || '.', n::text::bytea, '', now() + n * interval '1 second'"
+        " FROM generate_series(1, 120) n"
+    )
+    await pool.execute(
+        "INSERT INTO deliveries (endpoint_id, source, body, verdict) VALUES ('h3', 'harbor', '', 'ignored')"
+    )
+    first = (await visitor.get("/dashboard/webhooks")).text
+    assert "hook 120." in first
+    assert "hook 3." not in first
+    (older,) = re.findall(r'href="(/dashboard/webhooks\?cursor=[^"]*)">Older', first)
+    second = (await visitor.get(older)).text
+    assert "hook 70." in second
+    assert "hook 71." not in second
+    assert "<td>hook 3.</td>" in (await visitor.get("/dashboard/inbox")).text
+    chosen = (await visitor.get("/dashboard/inbox?endpointId=h3")).text
+    assert '<option value="h3" selected>hook 3.</option>' in chosen
