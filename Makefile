@@ -148,6 +148,10 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 api: $(READY) ## Write docs/api.md.
 	@$(BIN)/gateway api --format markdown > docs/api.md
 
+.PHONY: schema
+schema: $(READY) ## Write docs/declared.schema.json, the JSON Schema of declarations.
+	@$(BIN)/gateway schema > docs/declared.schema.json
+
 requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh --extra keyless pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt

@@ -44,7 +44,7 @@ async def adopt(
             server_id=server_id,
         )
         if known is None:
-            changes["configuration"] = _configuration(base)
+            changes["configuration"] = configuration_of(base)
             await deploy_tokens.renew_token(connection, vault, application_id)
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
@@ -89,7 +89,7 @@ async def adopt_recreated(
     return f"Compose created {name} again{moved}: it was adopted as it is now"
 
 
-def _configuration(base: AdoptedSpec) -> dict[str, Any]:
+def configuration_of(base: AdoptedSpec) -> dict[str, Any]:
     """Return the settings that the application needs in its own configuration: replicas, mode and stop grace."""
     if base.is_service:
         template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]

@@ -37,6 +37,20 @@ class CreateEndpoint(Input):
     ] = None
 
 
+class UpdateEndpoint(Input):
+    endpoint_id: Id
+    name: Annotated[str, Field(max_length=255)] | None = None
+    host: str | None = None
+    aliases: _Words | None = None
+    settings: dict[str, str] | None = None
+    repositories: _Words | None = None
+    networks: _Words | None = None
+    rate: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None,
+        Field(description="Requests per minute. Null: the gateway's setting."),
+    ] = None
+
+
 class RotateEndpoint(Input):
     endpoint_id: Id
     secret: _Secret | None = None
@@ -98,6 +112,33 @@ async def create_endpoint(connection: Connection, vault: Vault, given: CreateEnd
     )
     return CreatedEndpoint(
         endpoint_id, source.name, _path(source, token), secret, header=source.header_with(given.settings)
+    )
+
+
+async def update_endpoint(connection: Connection, vault: Vault, given: UpdateEndpoint) -> None:
+    """Change the fields that were sent; null clears one. Raises NotFound, and InvalidInput naming the field."""
+    endpoint = await endpoints.select_endpoint_by_id(connection, vault, given.endpoint_id)
+    sent = given.sent_fields()
+    source = find_source(endpoint.source)
+    settings = (given.settings or {}) if "settings" in sent else endpoint.settings
+    source.check_settings(settings)
+    host = endpoint.host
+    if "host" in sent:
+        host = parse_domain(given.host) if given.host else None
+    aliases = (given.aliases or ()) if "aliases" in sent else sorted(endpoint.aliases)
+    if aliases and not host:
+        raise InvalidInput("an alias stands for the registry's public host: give host too", field="aliases")
+    repositories = (given.repositories or ()) if "repositories" in sent else endpoint.repositories
+    await endpoints.update_endpoint(
+        connection,
+        endpoint.endpoint_id,
+        name=given.name or endpoint.name,
+        host=host,
+        aliases=aliases,
+        settings=settings,
+        repositories=[parse_repository_glob(one) for one in repositories],
+        networks=parse_networks(given.networks or ()) if "networks" in sent else endpoint.networks,
+        rate=given.rate if "rate" in sent else endpoint.rate,
     )
 
 

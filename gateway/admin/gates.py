@@ -184,6 +184,11 @@ def _checked_rule(gate: Gate, rule: Mapping[str, Any]) -> dict[str, Any]:
     return stored
 
 
+def canonical_rule(kind: str, rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rule as it would be stored. Raises InvalidInput naming the field."""
+    return _to_stored(parse_rule(find_kind(kind), rule))
+
+
 def _to_stored(rule: GateRule) -> dict[str, Any]:
     return rule.model_dump(mode="json", by_alias=True, exclude_unset=True)
 

@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "api": ("api", "api"),
     "registries": ("registries", "registries"),
     "audit": ("audit", "audit"),
+    "schema": ("declared", "schema"),
     "demo": ("demo", "demo"),
 }
 

@@ -154,6 +154,14 @@ async def select_keys(connection: Connection, page: Page = FIRST) -> list[Key]:
     return [_from_row(row) for row in rows]
 
 
+async def select_key(connection: Connection, key_id: str) -> Key:
+    """Return a key. Raises NotFound."""
+    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM api_keys k WHERE key_id = $1", key_id)  # noqa: S608
+    if row is None:
+        raise NotFound("API key not found")
+    return _from_row(row)
+
+
 async def select_caller(
     connection: Connection, key: str, *, calls: int = 1, remote: IPv4Address | IPv6Address | None = None
 ) -> Caller | None:

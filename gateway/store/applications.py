@@ -204,6 +204,11 @@ async def select_named(connection: Connection, app_name: str, server_id: str | N
     return None if row is None else str(row)
 
 
+async def is_app_name_taken(connection: Connection, app_name: str) -> bool:
+    """Return whether an application, on any server, has this container name."""
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM applications WHERE app_name = $1)", app_name))
+
+
 async def select_names(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
     """Return a name of each of these applications by id, without those that do not exist.
 

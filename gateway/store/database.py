@@ -129,12 +129,47 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
     If a person acts, the transaction names them, and the triggers of the audit record what they change.
     """
-    async with statement(pool) as connection, connection.transaction():
-        if (actor := CURRENT_ACTOR.get()) is not None:
-            await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.to_json())
-        yield connection
-    if (attempt := _ATTEMPT.get()) is not None:
-        attempt.has_committed = True
+    async with statement(pool) as connection:
+        async with connection.transaction():
+            if (actor := CURRENT_ACTOR.get()) is not None:
+                await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.to_json())
+            yield connection
+        if (attempt := _ATTEMPT.get()) is not None and not connection.is_in_transaction():
+            attempt.has_committed = True
+
+
+class _Joined:
+    """A pool whose only connection is lent already: transactions of it are parts of the one that runs there."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def acquire(self, *, timeout: float) -> Connection:  # noqa: ARG002 - a pool's signature
+        return self._connection
+
+    async def release(self, _connection: Connection) -> None:
+        """Leave it with whoever lent it."""
+
+    async def expire_connections(self) -> None:
+        """Leave it as it is."""
+
+
+def joined(connection: Connection) -> Pool:
+    """Return a pool for what is to be one with the transaction that runs on this connection."""
+    return cast(Pool, _Joined(connection))
+
+
+@asynccontextmanager
+async def trial(pool: Pool) -> AsyncIterator[Connection]:
+    """Run the block in a transaction that is undone at its end: nothing of it stays."""
+    async with statement(pool) as connection:
+        undone = connection.transaction()
+        await undone.start()
+        try:
+            await connection.execute("SET LOCAL lock_timeout = '5s'")
+            yield connection
+        finally:
+            await undone.rollback()
 
 
 @dataclass

@@ -180,6 +180,36 @@ async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelt
     return token
 
 
+async def update_endpoint(
+    connection: Connection,
+    endpoint_id: str,
+    *,
+    name: str,
+    host: str | None,
+    aliases: Sequence[str],
+    settings: Mapping[str, str],
+    repositories: Sequence[str],
+    networks: Sequence[Network],
+    rate: int | None,
+) -> None:
+    """Set all fields but the source, the path and the secret."""
+    await connection.execute(
+        """
+        UPDATE endpoints
+           SET name = $2, host = $3, aliases = $4, settings = $5, repositories = $6, networks = $7, rate = $8
+         WHERE endpoint_id = $1 AND application_id IS NULL
+        """,
+        endpoint_id,
+        name,
+        host,
+        list(aliases),
+        dict(settings),
+        list(repositories),
+        list(networks),
+        rate,
+    )
+
+
 async def update_enabled(connection: Connection, endpoint_id: str, *, enabled: bool) -> None:
     """Enable or disable the endpoint. Raises NotFound."""
     done = await connection.execute(

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, create_model
 
+from gateway.admin.application_create import create_application
 from gateway.admin.application_update import update_application
-from gateway.admin.applications import Changes, apply_changes
+from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.gate_rights import require_movable
 from gateway.admin.inputs import Id, Input
@@ -134,16 +135,15 @@ async def create(context: Context, given: Create) -> Answer:
     await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
         await _validate_environment(connection, given)
-        application_id = await applications.insert_application(
+        application_id = await create_application(
             connection,
-            application_id=given.application_id,
+            context.vault,
+            given,
             name=given.name,
             app_name=_app_name(given),
-            description=given.description,
-            environment_id=given.environment_id,
+            application_id=given.application_id,
+            limits=limits_for(context),
         )
-        await deploy_tokens.renew_token(connection, context.vault, application_id)
-        await apply_changes(connection, context.vault, application_id, given, limits=limits_for(context))
         return Answer(await select_application_row(connection, context, application_id))
 
 

@@ -28,8 +28,11 @@ class Adopt(Input):
     server_id: Id | None = None
 
 
-def _engine(context: Context, server_id: str | None) -> Engine:
-    """Raises NotFound, or Unavailable where the engine does not answer."""
+def engine_of(context: Context, server_id: str | None) -> Engine:
+    """Return the engine of a server, by default the gateway's own.
+
+    Raises NotFound, or Unavailable where the engine does not answer.
+    """
     host = next((one for one in context.rollouts.engines if one.server_id == server_id), None)
     if host is None:
         raise NotFound("Server not found")
@@ -58,7 +61,7 @@ async def select_adoptable(context: Context, given: OfServer) -> Answer:
 
     Without `serverId`, they are those of the gateway's own engine.
     """
-    engine = _engine(context, given.server_id)
+    engine = engine_of(context, given.server_id)
     try:
         found = await list_adoptable(engine)
     except RolloutError as error:
@@ -74,7 +77,7 @@ async def adopt_container(context: Context, given: Adopt) -> Answer:
 
     The gateway does not change it before the first deployment.
     """
-    engine = _engine(context, given.server_id)
+    engine = engine_of(context, given.server_id)
     application_id = await adopt(
         context.pool, context.vault, engine, given.container, name=given.name, server_id=given.server_id
     )

@@ -8,8 +8,10 @@ from gateway.admin.context import Context
 from gateway.admin.endpoints import (
     CreateEndpoint,
     RotateEndpoint,
+    UpdateEndpoint,
     create_endpoint,
     rotate_endpoint,
+    update_endpoint,
 )
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
@@ -90,6 +92,22 @@ async def create(context: Context, given: CreateEndpoint) -> Answer:
     async with transaction(context.pool) as connection:
         made = await create_endpoint(connection, context.vault, given)
     return Answer(OpenedWebhook.make(made))
+
+
+@procedures.mutation("webhook.update", gives=WebhookRow)
+async def update(context: Context, given: UpdateEndpoint) -> Answer:
+    """Update a webhook, and return it.
+
+    Absent fields stay unchanged; null clears a field. Its source never changes; webhook.rotate replaces its path or
+    secret.
+    """
+    async with transaction(context.pool) as connection:
+        await update_endpoint(connection, context.vault, given)
+        return Answer(
+            WebhookRow.from_endpoint(
+                await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)
+            )
+        )
 
 
 @procedures.mutation("webhook.rotate", gives=RotatedWebhook)

@@ -1,0 +1,123 @@
+"""Names in declarations, and the ids that they stand for."""
+
+from collections.abc import Iterable
+
+from gateway.model.api_keys import Caller
+from gateway.model.declared.objects import DEFAULT_PROJECT, Declared, Kind, ObjectPath
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.projects import DEFAULT, PRODUCTION
+from gateway.store import declared, groups, resource_owners
+from gateway.store.database import Connection
+
+
+class References:
+    """Looks up what the caller's key is for. `expected` are objects that the declaration makes, if they are missing."""
+
+    def __init__(self, connection: Connection, caller: Caller, expected: Iterable[Declared] = ()) -> None:
+        self.connection = connection
+        self._caller = caller
+        self._expected = [one.path for one in expected]
+
+    async def find(self, path: ObjectPath) -> str | None:
+        """Return the id of the object. Raises Conflict where several have its name."""
+        inside = await self._inside(path)
+        if inside is None and path.kind in {Kind.ENVIRONMENT, Kind.APPLICATION}:
+            return None
+        found = await declared.select_ids(self.connection, path.kind, path.name, inside)
+        return self._only(await self.visible(path.kind, found), f"{path.kind}s", path.name)
+
+    async def container_of(self, path: ObjectPath) -> str | None:
+        """Return the id of the project or environment that an object is in, None where it does not exist."""
+        return await self._inside(path)
+
+    async def _inside(self, path: ObjectPath) -> str | None:
+        if path.kind is Kind.ENVIRONMENT:
+            return await self.find(ObjectPath(Kind.PROJECT, path.project or ""))
+        if path.kind is not Kind.APPLICATION:
+            return None
+        if path.project is None:
+            return DEFAULT
+        return await self.find(ObjectPath(Kind.ENVIRONMENT, path.environment or PRODUCTION, path.project))
+
+    async def visible(self, kind: Kind, ids: list[str]) -> list[str]:
+        """Return those of these objects that the caller's key is for."""
+        grants = self._caller.grants
+        if grants is None:
+            return ids
+        if kind is Kind.APPLICATION:
+            covered = await self.covered()
+            return [one for one in ids if one in covered]
+        if kind is Kind.PROJECT:
+            shown = await resource_owners.select_projects(self.connection, grants)
+            return [one for one in ids if one in shown]
+        if kind is Kind.ENVIRONMENT:
+            shown = await resource_owners.select_projects(self.connection, grants)
+            places = {one: await declared.select_place(self.connection, kind, one) for one in ids}
+            return [one for one, place in places.items() if place.inside in shown]
+        if kind is Kind.GROUP:
+            covered = await self.covered()
+            members = {one: await groups.select_member_ids(self.connection, one) for one in ids}
+            return [one for one, inside in members.items() if inside and covered.issuperset(inside)]
+        return ids
+
+    async def covered(self) -> frozenset[str]:
+        """Return the applications that a restricted key is for."""
+        grants = self._caller.grants
+        return await resource_owners.select_covered(self.connection, grants) if grants else frozenset()
+
+    async def application(self, reference: str, field: str) -> str:
+        """Return the id of the application with this name. Raises InvalidInput."""
+        found = await self._referred(reference, field)
+        if found is None:
+            raise InvalidInput(f"there is no application {reference!r}", field=field)
+        return found
+
+    async def full_name(self, reference: str, field: str) -> str:
+        """Return the application's full name; it may be one that the declaration is about to make."""
+        found = await self._referred(reference, field)
+        if found is not None:
+            return (await declared.select_full_names(self.connection, [found])).get(found, found)
+        known = {one.full_name for one in self._applications() if reference in {one.name, one.full_name}}
+        if len(known) != 1:
+            several = f"several applications are called {reference!r}: name one as PROJECT/ENVIRONMENT/NAME"
+            raise InvalidInput(several if known else f"there is no application {reference!r}", field=field)
+        return known.pop()
+
+    def _applications(self) -> list[ObjectPath]:
+        return [one for one in self._expected if one.kind is Kind.APPLICATION]
+
+    async def _referred(self, reference: str, field: str) -> str | None:
+        found = await self.visible(Kind.APPLICATION, await declared.select_referred(self.connection, reference))
+        if len(found) > 1:
+            raise InvalidInput(
+                f"several applications are called {reference!r}: name one as PROJECT/ENVIRONMENT/NAME", field=field
+            )
+        return found[0] if found else None
+
+    async def named(self, kind: Kind, name: str, field: str) -> str:
+        """Return the id of the server or project with this name. Raises InvalidInput."""
+        found = await self.find(ObjectPath(kind, name))
+        if found is None:
+            raise InvalidInput(f"there is no {kind} {name!r}", field=field)
+        return found
+
+    @staticmethod
+    def _only(ids: list[str], what: str, name: str) -> str | None:
+        if len(ids) > 1:
+            raise Conflict(f"{len(ids)} {what} are called {name!r} here: rename or remove all but one")
+        return ids[0] if ids else None
+
+
+async def path_of(connection: Connection, kind: Kind, object_id: str) -> ObjectPath:
+    """Return the path of an object that is there. Raises NotFound."""
+    place = await declared.select_place(connection, kind, object_id)
+    if kind is Kind.APPLICATION and place.inside == DEFAULT:
+        return ObjectPath(kind, place.name)
+    return ObjectPath(kind, place.name, place.project, place.environment)
+
+
+def is_in(path: ObjectPath, project: str) -> bool:
+    """Tell whether an object is the project of this name, or in it."""
+    if path.kind is Kind.PROJECT:
+        return path.name == project
+    return (path.project or (DEFAULT_PROJECT if path.kind is Kind.APPLICATION else None)) == project

@@ -1,0 +1,203 @@
+"""The plan of a declaration: each difference is tried in a transaction that is undone."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.admin.application_update import select_pending_changes
+from gateway.admin.context import Context
+from gateway.admin.declared import calls
+from gateway.admin.declared.current import Current, read, version_of
+from gateway.admin.declared.references import References, is_in, path_of
+from gateway.admin.declared.wanted import want
+from gateway.api.procedures._declared_session import Session
+from gateway.model.configuration_diff import Change
+from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of
+from gateway.model.declared.secrets import dotted
+from gateway.model.declared.states import Difference, differences
+from gateway.model.errors import DatabaseUnavailable, Forbidden, GatewayError, InvalidInput
+from gateway.store import applications
+from gateway.store import declared as store
+from gateway.store.database import Connection, trial
+
+CREATED, CHANGED, REMOVED, UNCHANGED, REFUSED = "created", "changed", "removed", "unchanged", "refused"
+_LONGEST = 60.0  # seconds; after that, differences are not tried any more
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to happen to an object, and what the next deployment of an application will change."""
+
+    path: ObjectPath
+    action: str
+    version: str | None = None
+    differences: Sequence[Difference] = ()
+    pending: Sequence[Change] = ()
+    error: GatewayError | None = None
+    note: str = ""
+
+
+@dataclass(slots=True)
+class _Planning:
+    context: Context
+    objects: Sequence[Declared]
+    secrets: Mapping[str, str] = field(repr=False)
+    declaration: str
+    done: dict[ObjectPath, Planned]
+    ids: dict[tuple[Kind, str], ObjectPath]
+    until: float
+
+
+async def plan(
+    context: Context,
+    objects: Sequence[Declared],
+    secrets: Mapping[str, str],
+    *,
+    declaration: str,
+    project: str | None = None,
+    prune: bool = False,
+) -> list[Planned]:
+    """Return what applying the objects changes, in order; `project` limits it to that one. Nothing is changed."""
+    planning = _Planning(context, objects, secrets, declaration, {}, {}, time.monotonic() + _LONGEST)
+    for one in objects:
+        if project is None or is_in(one.path, project):
+            planning.done[one.path] = await _plan(planning, one)
+    removed = await _plan_removals(planning, project) if prune else []
+    return [*planning.done.values(), *removed]
+
+
+def secrets_of(path: ObjectPath, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets of an object, by their paths in it."""
+    prefix = dotted(path.parts) + "."
+    return {name.removeprefix(prefix): value for name, value in secrets.items() if name.startswith(prefix)}
+
+
+async def _plan(planning: _Planning, one: Declared) -> Planned:
+    try:
+        async with trial(planning.context.pool) as connection:
+            return await _plan_in(planning, one, connection)
+    except DatabaseUnavailable:
+        raise
+    except GatewayError as error:
+        return Planned(one.path, REFUSED, error=error)
+
+
+async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -> Planned:
+    context, path = planning.context, one.path
+    references = References(connection, context.caller, planning.objects)
+    session = Session(connection, context, references)
+    if one.is_place and (object_id := await references.find(path)) is not None:
+        planning.ids.setdefault((path.kind, object_id), path)
+        return Planned(path, UNCHANGED)
+    current = await session.current(path)
+    secrets = secrets_of(path, planning.secrets)
+    if current is None:
+        missing = calls.is_production(path) and await references.container_of(path) is None
+        base = Current("", {}) if missing else None  # it is made with its project
+    else:
+        base = current
+        twice = planning.ids.setdefault((path.kind, current.object_id), path)
+        if twice != path:
+            raise InvalidInput(f"this is the same object as {'.'.join(twice.parts)}")
+    wanted = await want(references, one, secrets, base)
+    changed = differences(base.state if base else {}, wanted)
+    version = version_of(context, path.kind, current)
+    if current is not None:
+        owner = await store.select_declaration(connection, path.kind, current.object_id)
+        if owner not in {None, planning.declaration}:
+            changed.append(Difference("declaration", owner, planning.declaration))
+    if base is not None and not changed:
+        pending = await pending_of(session, path, current)
+        return Planned(path, UNCHANGED, version, pending=pending)
+    action = CREATED if base is None else CHANGED
+    if time.monotonic() > planning.until:
+        return Planned(path, action, version, changed, note="not tried: the plan takes too long")
+    await _prepare(planning, session, one)
+    if current is None:
+        current = await session.current(path)  # an environment that was made with its project
+    applied = await session.apply(one, secrets, current)
+    pending = await pending_of(session, path, Current(applied.object_id, {}))
+    return Planned(path, action, version, changed, pending)
+
+
+async def pending_of(session: Session, path: ObjectPath, current: Current | None) -> list[Change]:
+    if path.kind is not Kind.APPLICATION or current is None:
+        return []
+    vault = session.context.vault
+    found = await applications.select_application(session.connection, vault, current.object_id)
+    return await select_pending_changes(session.connection, vault, found)
+
+
+async def _prepare(planning: _Planning, session: Session, one: Declared) -> None:
+    """Apply what the object stands in, and make what it names and the declaration is about to make."""
+    for other in planning.objects:
+        if other.path not in _around(one.path) or other.path not in planning.done:
+            continue
+        before = planning.done[other.path]
+        if before.error is not None:
+            raise InvalidInput(f"{other.path} is refused, so this was not tried")
+        if before.action != UNCHANGED:
+            found = await session.current(other.path)
+            await session.apply(other, secrets_of(other.path, planning.secrets), found)
+    named = _named(one)
+    for other in planning.objects:
+        if _is_named(other.path, named) and await session.references.find(other.path) is None:
+            await _make(planning, session, other)
+
+
+async def _make(planning: _Planning, session: Session, other: Declared) -> None:
+    if other.path.kind is not Kind.APPLICATION:
+        await session.apply(other, secrets_of(other.path, planning.secrets), None)
+        return
+    for around in planning.objects:
+        if around.path in _around(other.path) and await session.references.find(around.path) is None:
+            await session.apply(around, secrets_of(around.path, planning.secrets), None)
+    await session.make_bare(other.path)
+
+
+def _around(path: ObjectPath) -> set[ObjectPath]:
+    if path.project is None:
+        return set()
+    above = {ObjectPath(Kind.PROJECT, path.project)}
+    return above if path.environment is None else above | {ObjectPath(Kind.ENVIRONMENT, path.environment, path.project)}
+
+
+def _named(one: Declared) -> set[tuple[Kind, str]]:
+    """Return the objects that this one names."""
+    form, kind = one.form, one.path.kind
+    if kind is Kind.APPLICATION:
+        server = {(Kind.SERVER, form.server)} if form.server else set()
+        return server | {(Kind.APPLICATION, name) for name in follows_of(form)}
+    if kind is Kind.GROUP:
+        return {(Kind.APPLICATION, name) for name in form.members}
+    if kind is Kind.KEY:
+        projects = {(Kind.PROJECT, name) for name in form.projects or ()}
+        return projects | {(Kind.APPLICATION, name) for name in form.applications or ()}
+    return set()
+
+
+def _is_named(path: ObjectPath, named: Iterable[tuple[Kind, str]]) -> bool:
+    return (path.kind, path.name) in named or (
+        path.kind is Kind.APPLICATION and (Kind.APPLICATION, path.full_name) in named
+    )
+
+
+# -- removals
+
+
+async def _plan_removals(planning: _Planning, project: str | None) -> list[Planned]:
+    found = []
+    async with trial(planning.context.pool) as connection:
+        for made in reversed(await store.select_made(connection, planning.declaration)):
+            if (made.kind, made.object_id) in planning.ids:
+                continue
+            path = await path_of(connection, made.kind, made.object_id)
+            if project is not None and not is_in(path, project):
+                continue
+            try:
+                current = await read(connection, planning.context, made.kind, made.object_id)
+            except Forbidden:
+                continue
+            version = version_of(planning.context, made.kind, current)
+            found.append(Planned(path, REMOVED, version, differences(current.state, {})))
+    return found

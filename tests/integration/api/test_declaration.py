@@ -1,0 +1,205 @@
+"""Tests of declaration.*: plan, apply and export on a real database."""
+
+from typing import Any
+
+import pytest
+
+from gateway.store import endpoints
+from tests.support.api_client import VAULT, Web
+from tests.support.declaring import Declaring
+
+DOCUMENT: dict[str, Any] = {
+    "declaration": "shop",
+    "registries": {"ghcr": {"registryUrl": "ghcr.io", "username": "bot", "passwordFrom": {"env": "TOKEN"}}},
+    "servers": {"far": {"host": "tcp://10.0.0.5:2375"}},
+    "projects": {
+        "shop": {
+            "env": {"STAGE": "live"},
+            "gates": {"maturity": {"rule": {"age": "1h"}}},
+            "environments": {
+                "production": {
+                    "env": {"HOST": "example.org"},
+                    "applications": {
+                        "web": {
+                            "dockerImage": "ghcr.io/acme/web:1",
+                            "env": {"URL": "https://${{environment.HOST}}", "PORT": 8080},
+                            "envFrom": {"DB": {"env": "DB"}},
+                            "ports": [{"targetPort": 80, "publishedPort": 8080}],
+                            "mounts": [
+                                {"source": "web-data", "target": "/data"},
+                                {"type": "file", "target": "/etc/web.conf", "contentFrom": {"file": "web.conf"}},
+                            ],
+                            "subscriptions": [{"policy": "semver", "pattern": "^1.2"}],
+                            "gates": {"staged": {"kind": "promotion", "rule": {"follows": "shop/staging/web"}}},
+                            "memoryLimit": "512m",
+                            "reconcile": 300,
+                        },
+                    },
+                },
+                "staging": {"applications": {"web": {"dockerImage": "ghcr.io/acme/web:main"}}},
+            },
+        }
+    },
+    "applications": {"api": {"dockerImage": "ghcr.io/acme/api", "username": "me", "passwordFrom": {"env": "PASS"}}},
+    "groups": {"all": {"settle": 60, "members": {"api": 1, "shop/production/web": 2}}},
+    "webhooks": {"ci": {"source": "github", "repositories": ["ghcr.io/acme/*"]}, "hub": {"source": "dockerhub"}},
+    "keys": {"ci": {"scope": "deploy", "projects": ["shop"], "applications": ["api"]}},
+}
+
+
+@pytest.fixture
+def declaring(web: Web) -> Declaring:
+    return Declaring(web)
+
+
+async def test_what_was_applied_needs_no_change_and_is_exported_as_it_was_declared(declaring: Declaring) -> None:
+    planned = await declaring.plan(DOCUMENT)
+    assert {one["action"] for one in planned["objects"]} <= {"created", "changed"}, planned
+    applied = await declaring.apply(DOCUMENT)
+    assert applied["keys.ci"]["printed"]["key"].startswith("gw_")
+    again = await declaring.plan(DOCUMENT)
+    assert not again["differs"], [one for one in again["objects"] if one["action"] != "unchanged"]
+    exported = await declaring.web.query("declaration.export")
+    assert not (await declaring.plan({**exported["document"], "declaration": "shop"}))["differs"]
+    assert "DB-secret" not in str(exported)
+
+
+async def test_a_plan_changes_nothing_and_shows_no_secret(declaring: Declaring) -> None:
+    tables = ("applications", "projects", "endpoints", "api_keys", "groups", "servers", "registries", "gates")
+    before = [await declaring.web.count(table) for table in tables]
+    declaring.secrets = {"projects.shop.environments.production.applications.web.envFrom.DB": "hidden-1"}
+    planned = await declaring.plan(DOCUMENT)
+    assert [await declaring.web.count(table) for table in tables] == before
+    web = next(one for one in planned["objects"] if one["path"][-1] == "web" and "production" in one["path"])
+    assert {one["field"] for one in web["pending"]} >= {"dockerImage", "env", "ports", "memoryLimit"}
+    assert {"field": "password", "before": None, "after": "(secret)"} in [
+        change for one in planned["objects"] for change in one["changes"]
+    ]
+    assert "-secret" not in str(planned)
+    assert "hidden-1" not in str(planned)
+
+
+async def test_what_somebody_changed_since_the_plan_is_left_as_it_is(declaring: Declaring) -> None:
+    document = {"applications": {"web": {"dockerImage": "acme/web:1"}}}
+    await declaring.apply(document)
+    changed = {"applications": {"web": {"dockerImage": "acme/web:2"}}}
+    (planned,) = (await declaring.plan(changed))["objects"]
+    assert planned["changes"] == [{"field": "dockerImage", "before": "acme/web:1", "after": "acme/web:2"}]
+    (row,) = await declaring.web.query("application.all")
+    await declaring.web.mutate("application.update", applicationId=row["applicationId"], description="by hand")
+    status, answer = await declaring.apply_one(changed, planned)
+    assert status == 409, answer
+    assert "was changed since the plan" in answer["message"]
+    status, answer = await declaring.apply_one(changed, planned, version=None)
+    assert "was made since the plan" in answer["message"]
+    await declaring.apply(changed)
+    (row,) = await declaring.web.query("application.all")
+    assert (row["dockerImage"], row["description"]) == ("acme/web:2", None)
+
+
+async def test_only_what_was_made_for_a_declaration_is_removed_with_it(declaring: Declaring) -> None:
+    await declaring.web.mutate("application.create", name="hand", dockerImage="acme/hand:1")
+    document: dict[str, Any] = {
+        "declaration": "mine",
+        "applications": {"hand": {"dockerImage": "acme/hand:1"}, "web": {"dockerImage": "acme/web:1"}},
+        "projects": {"shop": {"environments": {"staging": {"applications": {"web": {}}}}}},
+        "keys": {"ci": {"scope": "read"}},
+    }
+    await declaring.apply(document)
+    empty = {"declaration": "mine"}
+    assert not (await declaring.plan(empty))["differs"]
+    other = await declaring.plan({"declaration": "other"}, prune=True)
+    assert not other["differs"]
+    planned = await declaring.plan(empty, prune=True)
+    removed = [".".join(one["path"]) for one in planned["objects"] if one["action"] == "removed"]
+    assert removed == [
+        "keys.ci",
+        "projects.shop.environments.staging.applications.web",
+        "applications.web",
+        "projects.shop.environments.staging",
+        "projects.shop",
+    ]
+    status, answer = await declaring.apply_one({"declaration": "other"}, planned["objects"][2])
+    assert status == 409, answer
+    limited = await declaring.plan(empty, prune=True, project="Default")
+    assert [one["path"] for one in limited["objects"]] == [["applications", "web"]]
+    for one in planned["objects"]:
+        status, answer = await declaring.apply_one(empty, one)
+        assert status == 200, answer
+    assert [one["name"] for one in await declaring.web.query("application.all")] == ["hand"]
+
+
+async def test_a_restricted_key_plans_and_applies_only_what_it_is_for(declaring: Declaring) -> None:
+    await declaring.apply(DOCUMENT)
+    projects = {one["name"]: one["projectId"] for one in await declaring.web.query("project.all")}
+    made = await declaring.web.mutate("user.createApiKey", name="shop", scope="admin", projectIds=[projects["shop"]])
+    restricted = Declaring(declaring.web, made["key"])
+    mine = {"projects": DOCUMENT["projects"], "declaration": "shop"}
+    assert not (await restricted.plan(mine))["differs"]
+    exported = (await restricted.call_query("declaration.export"))["document"]
+    assert exported["projects"].keys() == {"shop"}
+    assert exported.keys() == {"projects"}
+    refused = {one["path"][0]: one["error"] for one in (await restricted.plan(DOCUMENT))["objects"] if one["error"]}
+    assert refused.keys() == {"registries", "servers", "applications", "groups", "webhooks", "keys"}
+    assert "needs an unrestricted key" in refused["servers"]["message"]
+    bind = {"projects": {"shop": {"environments": {"staging": {"applications": {
+        "new": {"dockerImage": "x", "mounts": [{"type": "bind", "source": "/", "target": "/host"}]}
+    }}}}}}  # fmt: skip
+    (planned,) = [one for one in (await restricted.plan(bind))["objects"] if one["action"] != "unchanged"]
+    assert "is restricted: it may not let an application" in planned["error"]["message"]
+    status, answer = await restricted.apply_one(bind, {**planned, "version": None})
+    assert status == 403, answer
+    assert await declaring.web.count("applications") == 3
+
+    deploys = await declaring.web.mutate("user.createApiKey", name="deploys", scope="deploy")
+    status, answer = await Declaring(declaring.web, deploys["key"]).call("declaration.plan", {"document": {}})
+    assert status == 403, answer
+
+
+async def test_an_object_is_applied_whole_or_not_at_all(declaring: Declaring) -> None:
+    document = {
+        "applications": {
+            "web": {
+                "dockerImage": "acme/web:1",
+                "subscriptions": [{"policy": "semver", "pattern": "^1"}],
+                "gates": {"maturity": {"rule": {"age": "soon"}}},
+            }
+        }
+    }
+    (planned,) = (await declaring.plan(document))["objects"]
+    assert planned["action"] == "refused"
+    assert planned["error"]["field"] == "gates.maturity.rule.age"
+    status, answer = await declaring.apply_one(document, {**planned, "version": None})
+    assert status == 400, answer
+    assert answer["issues"][0]["path"] == ["gates", "maturity", "rule", "age"]
+    assert await declaring.web.count("applications") == 0
+
+
+async def test_a_secret_that_stays_unchanged_must_be_there(declaring: Declaring) -> None:
+    document = {"applications": {"web": {"dockerImage": "acme/web:1", "envFrom": {"TOKEN": "unchanged"}}}}
+    (planned,) = (await declaring.plan(document))["objects"]
+    assert planned["error"]["field"] == "envFrom.TOKEN"
+    await declaring.apply({"applications": {"web": {"dockerImage": "acme/web:1", "env": {"TOKEN": "x"}}}})
+    assert not (await declaring.plan(document))["differs"]
+    both = {
+        "applications": {"web": {"dockerImage": "acme/web:1", "envFrom": {"TOKEN": "unchanged"}, "env": {"B": "1"}}}
+    }
+    (planned,) = (await declaring.plan(both))["objects"]
+    assert planned["changes"] == [{"field": "env", "before": ["TOKEN"], "after": "B added"}]
+
+
+async def test_a_webhook_keeps_its_path_and_its_secret_when_it_changes(declaring: Declaring) -> None:
+    document = {"webhooks": {"ci": {"source": "github"}}}
+    applied = await declaring.apply(document)
+    path, secret = applied["webhooks.ci"]["printed"]["path"], applied["webhooks.ci"]["printed"]["secret"]
+    changed = {"webhooks": {"ci": {"source": "github", "rate": 60, "networks": ["192.0.2.1"], "enabled": False}}}
+    again = await declaring.apply(changed)
+    assert again["webhooks.ci"]["printed"] == {}
+    assert not (await declaring.plan(changed))["differs"]
+    (row,) = await declaring.web.query("webhook.all")
+    assert (row["rate"], row["networks"], row["enabled"]) == (60, ["192.0.2.1/32"], False)
+    async with declaring.web.pool.acquire() as connection:
+        found = await endpoints.select_endpoint(connection, VAULT, "github", path.rpartition("/")[2])
+    assert found.secret == secret
+    (planned,) = (await declaring.plan({"webhooks": {"ci": {"source": "quay"}}}))["objects"]
+    assert "keeps its source" in planned["error"]["message"]
