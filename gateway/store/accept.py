@@ -17,9 +17,8 @@ from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, PushEvent
 from gateway.model.matching import NO_SUBSCRIPTION, explain_unmatched
 from gateway.model.reference import DOCKER_HUB, LATEST, Reference, Repository, Tag
-from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store.database import Connection
-from gateway.store.subscriptions import SubscribedPolicy
+from gateway.store.subscriptions import parse_subscribed
 
 _STATEMENT = "SELECT * FROM accept_2($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
 _LIBRARY = "library/"
@@ -198,11 +197,7 @@ def _reason(ignored: Ignored) -> _Reason:
 
 @lru_cache(maxsize=8192)
 def _image(repository: Repository, tag: Tag, subscribed: str) -> _Image:
-    policies = [
-        SubscribedPolicy(Repository.parse(name), TagPolicy(Rule(rule), pattern))
-        for name, rule, pattern in (orjson.loads(subscribed) if subscribed else ())
-    ]
-    (unmatched,) = explain_unmatched([PushEvent(repository, tag)], policies)
+    (unmatched,) = explain_unmatched([PushEvent(repository, tag)], parse_subscribed(subscribed))
     return _Image(
         str(repository),
         tag,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import asyncpg
+import orjson
 
 from gateway.model.applications import Desired, Subscription
 from gateway.model.errors import Conflict, InvalidInput, NotFound
@@ -130,22 +131,18 @@ class SubscribedPolicy:
 async def select_subscribed(connection: Connection, repositories: Collection[Repository]) -> list[SubscribedPolicy]:
     """Return subscriptions to these repositories, and to the same paths at other hosts: a few of each."""
     rows = await connection.fetch(
-        f"""
-        SELECT DISTINCT f.repository, {POLICY}
-          FROM unnest($1::text[]) AS wanted (path)
-         CROSS JOIN LATERAL (
-               SELECT s.*
-                 FROM subscriptions s
-                 JOIN applications a USING (application_id)
-                WHERE substr(s.repository, strpos(s.repository, '/') + 1) = wanted.path
-                  AND a.desired <> 'deleted' AND a.auto_deploy
-                LIMIT 20
-               ) AS f
-         ORDER BY f.repository
-        """,  # noqa: S608 - constants
+        "SELECT subscribed_at(path) AS lines FROM unnest($1::text[]) AS wanted (path)",
         list({repository.path for repository in repositories}),
     )
-    return [SubscribedPolicy(Repository.parse(row["repository"]), policy_of(row)) for row in rows]
+    return [policy for row in rows for policy in parse_subscribed(row["lines"])]
+
+
+def parse_subscribed(lines: str) -> list[SubscribedPolicy]:
+    """Return what `subscribed_at` of migrations/0009_subscribed_at.sql tells of one path."""
+    return [
+        SubscribedPolicy(Repository.parse(name), TagPolicy(Rule(rule), pattern))
+        for name, rule, pattern in (orjson.loads(lines) if lines else ())
+    ]
 
 
 async def select_subscriptions(connection: Connection, application_id: str) -> list[Subscription]:

@@ -517,3 +517,22 @@ async def test_the_reason_of_an_unmatched_push_names_what_is_subscribed_now(side
     assert after is not None
     assert "x.io/acme/new has none; to subscribe" in before.ignored[0].reason
     assert "x.io/acme/new has none, but y.io/acme/new has" in after.ignored[0].reason
+
+
+async def test_the_reason_of_an_unmatched_push_names_its_own_repository_among_many_of_its_path(side: Side) -> None:
+    endpoint, notification = await side.endpoint("one"), push("z.io/acme/new")
+    await side.pool.execute(
+        """
+        INSERT INTO subscriptions (application_id, repository, tag, pattern)
+        SELECT 'a', 'y.io/acme/new', n::text, n::text FROM generate_series(1, 50) AS n
+         UNION ALL
+        SELECT 'a', 'z.io/acme/new', 'own', 'own'
+        """
+    )
+    receipts = [
+        await Acceptor(side.pool).accept(endpoint, b"1", notification, {}, within=30),
+        await ingest.ingest_delivery(side.pool, endpoint, b"2", notification),
+    ]
+    reasons = {receipt.ignored[0].reason for receipt in receipts if receipt is not None}
+    assert len(reasons) == 1
+    assert "the subscriptions of z.io/acme/new are exact own; to subscribe" in reasons.pop()
