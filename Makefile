@@ -81,6 +81,7 @@ fuzz: setup ## Search for input that breaks a parser, and for responses that dif
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz.growth
 	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
+	@$(BIN)/python -m tests.fuzz.shortcut 10000
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
 	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/contract/test_schemathesis.py --timeout=3600
 
