@@ -138,7 +138,7 @@ async def select_subscribed(connection: Connection, repositories: Collection[Rep
 
 
 def parse_subscribed(lines: str) -> list[SubscribedPolicy]:
-    """Return what `subscribed_at` of migrations/0009_subscribed_at.sql tells of one path."""
+    """Return what `subscribed_at` of migrations/0011_subscribed_at.sql tells of one path."""
     return [
         SubscribedPolicy(Repository.parse(name), TagPolicy(Rule(rule), pattern))
         for name, rule, pattern in (orjson.loads(lines) if lines else ())
