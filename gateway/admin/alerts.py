@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.gates.window import Rule
 from gateway.model.alerts import Alert, EventKind, ReceiverKind, trial_event
 from gateway.model.errors import Conflict, Forbidden, InvalidInput
-from gateway.notify import address, people, webhook
+from gateway.notify import address, receivers
 from gateway.notify.address import Entered
 from gateway.notify.http import open_sender
-from gateway.notify.receiver import Delivery, Receipt, Undelivered
+from gateway.notify.receiver import Delivery, Receipt
 from gateway.store import alerts
 from gateway.store.database import statement, transaction
 
@@ -108,10 +108,10 @@ async def update(
     _refuse_setting(before)
     private = before.allow_private if allow_private is None else allow_private
     # A restricted key that changes where an alert goes needs the rights as for a new one.
-    if entered != Entered() or (private and not before.allow_private):
+    if not entered.is_empty or (private and not before.allow_private):
         _check_rights(before.receiver, allow_private=private, grants=grants)
     windows = list(before.quiet_hours) if quiet_hours is None else _check_quiet_hours(before.receiver, quiet_hours)
-    readdressed = entered != Entered() or private != before.allow_private
+    readdressed = not entered.is_empty or private != before.allow_private
     read = (
         await address.read(before.receiver, entered, allow_private=private, before=before.address)
         if readdressed
@@ -155,14 +155,6 @@ async def try_out(pool: "Pool", vault: "Vault", alert_id: str) -> Receipt:
         alert = await alerts.select_alert(connection, vault, alert_id)
     if alert.set_at is not None:
         raise Conflict("GATEWAY_ALERT_URLS sets this alert, and its address is not stored")
-    if alert.address is None:
-        raise Undelivered(alert.unreadable)
     delivery = Delivery(alert, trial_event(alert.name, datetime.now(UTC)))
     async with open_sender() as sender:
-        match alert.receiver:
-            case ReceiverKind.APPRISE:
-                return await people.deliver(delivery)
-            case ReceiverKind.WEBHOOK:
-                return await webhook.deliver(sender, delivery)
-            case kind:
-                raise Undelivered(f"receiver {kind} is not known yet")
+        return await receivers.try_out(sender, delivery)

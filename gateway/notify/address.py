@@ -1,8 +1,9 @@
 """Reads the address of a receiver, and its secrets, as somebody enters them. It performs no I/O but for Apprise's."""
 
 import asyncio
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,10 @@ from gateway.model.alerts import ReceiverKind
 from gateway.model.errors import InvalidInput
 from gateway.model.network_addresses import Reach, is_loopback, reach_of
 from gateway.model.webhook_signatures import check_secret, new_secret
-from gateway.notify import people
+from gateway.notify import github, people
 
 _LONGEST_URL = 2000  # characters
+_TOKEN = re.compile(r"[!-~]{1,2000}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,16 @@ class Entered:
     rotate: bool = False
     #: for how long a replaced secret stays valid
     overlap: timedelta = timedelta(days=1)
+    # -- of a host of source code
+    token: str | None = None
+    app_id: str | None = None
+    private_key: str | None = None
+    repositories: tuple[str, ...] | None = None
+    artifact_record: bool | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return replace(self, overlap=Entered().overlap) == Entered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +63,42 @@ async def read(
             return Address(f"{url.partition('://')[0].lower()}://", {"url": url})
         case ReceiverKind.WEBHOOK:
             return _read_webhook(entered, allow_private=allow_private, before=before or {})
-        case _:
-            raise InvalidInput(f"receiver {kind} is not known yet", field="receiver")
+        case ReceiverKind.GITHUB | ReceiverKind.GITLAB | ReceiverKind.GITEA:
+            return _read_code_host(kind, entered, allow_private=allow_private, before=before or {})
+
+
+_HOSTS = {ReceiverKind.GITHUB: "https://github.com", ReceiverKind.GITLAB: "https://gitlab.com"}
+
+
+def _read_code_host(kind: ReceiverKind, entered: Entered, *, allow_private: bool, before: Mapping[str, Any]) -> Address:
+    address = entered.address or before.get("url") or _HOSTS.get(kind)
+    if not address:
+        raise InvalidInput("the address of the host is needed, such as https://git.example.com", field="address")
+    url = parse_url(address, allow_private=allow_private).origin()
+    same_host = str(url) == before.get("url")
+    if kind is not ReceiverKind.GITHUB and (entered.app_id or entered.private_key or entered.artifact_record):
+        raise InvalidInput("appId, privateKey and artifactRecord are of GitHub", field="appId")
+    secrets = {"token": entered.token, "appId": entered.app_id, "privateKey": entered.private_key}
+    if not any(secrets.values()):
+        if before and not same_host:
+            raise InvalidInput("the token is for the former host alone: send the one of this host", field="token")
+        secrets = {name: before.get(name) for name in secrets}
+    _check_login(secrets)
+    repositories = before.get("repositories") if entered.repositories is None else list(entered.repositories)
+    record = before.get("artifactRecord") if entered.artifact_record is None else entered.artifact_record
+    parts = {"url": str(url), **secrets, "repositories": repositories or [], "artifactRecord": bool(record)}
+    return Address(shown(url), {name: value for name, value in parts.items() if value is not None})
+
+
+def _check_login(secrets: Mapping[str, str | None]) -> None:
+    app_id, private_key = secrets["appId"], secrets["privateKey"]
+    if (secrets["token"] is None) == (app_id is None) or (app_id is None) != (private_key is None):
+        raise InvalidInput("give a token, or appId and privateKey of a GitHub App", field="token")
+    token = secrets["token"]
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise InvalidInput("the token has characters that no token has", field="token")
+    if app_id is not None and private_key is not None:
+        github.make_jwt(app_id, private_key, datetime.now(UTC))
 
 
 def _read_webhook(entered: Entered, *, allow_private: bool, before: Mapping[str, Any]) -> Address:

@@ -23,6 +23,7 @@ class Undelivered(Exception):
         down: bool = False,
         final: bool = False,
         gone: bool = False,
+        waits: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -31,14 +32,8 @@ class Undelivered(Exception):
         self.final = final
         #: the receiver wants nothing more at all
         self.gone = gone
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The commit from which an image was built: `source` is the address of its repository."""
-
-    source: str
-    revision: str
+        #: another part is not ready, which is no fault of the receiver
+        self.waits = waits
 
 
 @dataclass(slots=True)
@@ -55,8 +50,10 @@ class Delivery:
     repeated: bool = False
     #: where people see the deployment, if the gateway knows its own address
     url: str | None = None
-    #: looks up where the image comes from
-    find_origin: Callable[[], Awaitable[Origin | None]] | None = None
+    #: what the receiver has taken of the first event of the same deployment
+    earlier: Mapping[str, Any] = field(default_factory=dict)
+    #: looks up the labels of the deployment's image that say where it comes from; raises Undelivered
+    find_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The registry client: resolve tags, describe manifests, list tags, and log in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -137,6 +137,27 @@ class RegistryClient:
                 blob = await self._transport.request("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
                 described = Described(responses.platform(blob.body) if blob.status == FOUND else None)
         return described
+
+    async def labels(self, reference: Reference, login: Login, names: Collection[str]) -> Mapping[str, str]:
+        """Return those of these labels that the image has, or its manifest as annotations; raises Failed or Postponed.
+
+        Of an image for several platforms, those of the first one.
+        """
+        subject, found = Subject.of(reference), dict[str, str]()
+        answer = await self._transport.request("GET", _manifest_path(reference), subject, login)
+        raise_for_status(answer.status, answer.headers, subject, login)
+        manifest = responses.manifest(answer) or {}
+        found = responses.texts(manifest.get("annotations"), names)
+        if (own := responses.first_child(manifest)) is not None:
+            return {**await self.labels(reference.with_digest(own), login, names), **found}
+        config = None if "manifests" in manifest else responses.config_digest(answer.body)
+        if config is not None:
+            blob = await self._transport.request(
+                "GET", f"v2/{reference.repository.path}/blobs/{config}", subject, login
+            )
+            raise_for_status(blob.status, blob.headers, subject, login)
+            found = {**found, **responses.labels(blob.body, names)}
+        return found
 
     async def has_zstd(self, reference: Reference, login: Login, platform: str) -> bool:
         """Tell whether layers of the image are compressed with zstd; False where the registry does not answer."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,31 @@ def child(found: Mapping[str, Any], platform: str) -> Digest | None:
             except InvalidInput:
                 return None
     return None
+
+
+def first_child(found: Mapping[str, Any]) -> Digest | None:
+    """Return the digest of the first image of an index, None for what is no index."""
+    listed = found.get("manifests")
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, Mapping) and _is_runnable(entry) and entry.get("mediaType") not in INDEXES:
+            try:
+                return parse_digest(_text(entry.get("digest")))
+            except InvalidInput:
+                return None
+    return None
+
+
+def labels(body: bytes, names: Collection[str]) -> dict[str, str]:
+    """Return those of these labels that an image's configuration has."""
+    try:
+        return texts(orjson.loads(body)["config"]["Labels"], names)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {}
+
+
+def texts(found: object, names: Collection[str]) -> dict[str, str]:
+    """Return those of these fields that are texts."""
+    return {one: text for one in names if isinstance(found, Mapping) and isinstance(text := found.get(one), str)}
 
 
 def _text(value: object) -> str:

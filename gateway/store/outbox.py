@@ -50,6 +50,8 @@ class ClaimedDelivery:
     event: Event
     progress: Mapping[str, Any]
     queued_at: datetime
+    #: the progress of the first event of the same deployment
+    earlier: Mapping[str, Any]
 
 
 async def claim_deliveries(
@@ -100,7 +102,13 @@ async def claim_deliveries(
            SET claimed_by = $1, lease_until = now() + $2, epoch = epoch + 1, attempts = attempts + 1
           FROM chosen, outbox_events e
          WHERE d.delivery_id = chosen.delivery_id AND e.event_id = d.event_id
-        RETURNING d.delivery_id, d.epoch, d.attempts, d.alert_id, d.progress, d.queued_at, {_EVENT}
+        RETURNING d.delivery_id, d.epoch, d.attempts, d.alert_id, d.progress, d.queued_at, {_EVENT}, (
+                      SELECT f.progress
+                        FROM outbox_events s
+                        JOIN outbox_deliveries f USING (event_id)
+                       WHERE s.key = 'deployment:' || e.deployment_id || ':started' AND f.alert_id = d.alert_id
+                         AND f.delivery_id <> d.delivery_id
+                  ) AS earlier
         """,  # noqa: S608 - constants
         owner,
         lease,
@@ -123,6 +131,7 @@ async def claim_deliveries(
             _event(row),
             row["progress"],
             row["queued_at"],
+            row["earlier"] or {},
         )
         for row in rows
         if row["alert_id"] in known
@@ -256,15 +265,14 @@ async def disable_alert(connection: Connection, alert_id: str, error: str) -> No
 
 
 async def select_origin(connection: Connection, event_id: str) -> Mapping[str, Any] | None:
-    """Return what was looked up for this event, or for another one of the same image."""
+    """Return what was looked up for this event, or for the first one of its deployment."""
     found: Mapping[str, Any] | None = await connection.fetchval(
         """
         SELECT coalesce(e.origin, (
                    SELECT o.origin
                      FROM outbox_events o
-                    WHERE o.application_id = e.application_id AND o.origin IS NOT NULL
-                      AND o.content -> 'deployment' ->> 'digest' = e.content -> 'deployment' ->> 'digest'
-                    LIMIT 1))
+                    WHERE o.key = 'deployment:' || e.deployment_id || ':started'
+                      AND o.content -> 'deployment' ->> 'digest' = e.content -> 'deployment' ->> 'digest'))
           FROM outbox_events e
          WHERE e.event_id = $1
         """,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import random
 from typing import Any
 
@@ -21,15 +22,17 @@ import structlog
 from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.gates.window import Rule, is_open, next_opening
-from gateway.model.alerts import FOR_PEOPLE, EventKind, ReceiverKind
+from gateway.model.alerts import FOR_PEOPLE, EventKind
 from gateway.model.errors import Unavailable
-from gateway.notify import people, webhook
+from gateway.notify import people, receivers
 from gateway.notify.http import Sender, open_sender
 from gateway.notify.receiver import Delivery, Receipt, Undelivered
+from gateway.registry.client import RegistryClient
 from gateway.store import alerts, outbox
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.outbox import TRIPPED, ClaimedDelivery
+from gateway.worker.image_labels import ImageLabels
 from gateway.worker.metrics import ALERTS
 
 _LOG = structlog.get_logger()
@@ -53,11 +56,12 @@ OF_SETTING = tuple(sorted(FOR_PEOPLE - {EventKind.WAITING, EventKind.RECOVERED})
 class OutboxWorker:
     """Delivers for one gateway."""
 
-    def __init__(self, pool: Pool, vault: Vault, settings: Settings, owner: str) -> None:
+    def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, owner: str) -> None:
         self._pool = pool
         self._vault = vault
         self._settings = settings
         self._owner = owner
+        self._labels = ImageLabels(pool, vault, registry)
         self._woken = asyncio.Event()
         self._running: dict[asyncio.Task[None], ClaimedDelivery] = {}
         #: the addresses of the settings, by the id of their alert
@@ -140,27 +144,18 @@ class OutboxWorker:
             dict(claimed.progress),
             repeated=claimed.attempts > 1 or bool(claimed.progress),
             url=self._url(claimed),
+            earlier=claimed.earlier,
+            find_labels=partial(self._labels.find, claimed.event),
         )
         try:
             async with asyncio.timeout(_DEADLINE):
-                receipt = await self._tell(sender, delivery)
+                receipt = await receivers.deliver(sender, delivery)
         except Undelivered as error:
             await self._failed(claimed, delivery, error)
         except TimeoutError:
             await self._failed(claimed, delivery, Undelivered("it does not answer in time", down=True))
         else:
             await self._delivered(claimed, delivery, receipt)
-
-    async def _tell(self, sender: Sender, delivery: Delivery) -> Receipt:
-        if delivery.alert.address is None:
-            raise Undelivered(delivery.alert.unreadable or "its address is not known here", down=True)
-        match delivery.alert.receiver:
-            case ReceiverKind.APPRISE:
-                return await people.deliver(delivery)
-            case ReceiverKind.WEBHOOK:
-                return await webhook.deliver(sender, delivery)
-            case kind:
-                raise Undelivered(f"this gateway knows no receiver {kind}", down=True)
 
     def _url(self, claimed: ClaimedDelivery) -> str | None:
         base = self._settings.public_url
@@ -197,7 +192,7 @@ class OutboxWorker:
     async def _failed(self, claimed: ClaimedDelivery, delivery: Delivery, error: Undelivered) -> None:
         """Postpone the delivery or give it up; pause its receiver where others would not get through either."""
         alert_id, text = claimed.alert.alert_id, str(error)[:1000]
-        ends = error.final or error.gone or (not error.down and claimed.attempts >= _MOST_REFUSALS)
+        ends = error.final or error.gone or (not (error.down or error.waits) and claimed.attempts >= _MOST_REFUSALS)
         delay = max(error.retry_after or 0.0, _jittered(_SHORTEST, claimed.attempts, _LONGEST))
         too_far = claimed.queued_at + LONGEST_WAIT < datetime.now(UTC) + timedelta(seconds=delay)
 

@@ -129,7 +129,7 @@ class Supervisor:
             running_ids=self._running.keys(),
             background_tasks=background_tasks,
         )
-        self.outbox = OutboxWorker(work_pool, vault, settings, self.engine_pool.owner)
+        self.outbox = OutboxWorker(work_pool, vault, registry, settings, self.engine_pool.owner)
 
     def _finding(
         self, select: Callable[[Connection], Awaitable[Collection[Place]]]

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.background import BackgroundTasks
 from gateway.config import Settings
+from gateway.registry import client as registry_client
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.worker.outbox import OutboxWorker
@@ -50,10 +51,11 @@ async def a_hook(answer: Callable[[], web.Response] = web.Response) -> AsyncIter
 async def delivering(pool: Pool, vault: Vault, owner: str = "one", **settings: str) -> AsyncIterator[OutboxWorker]:
     """Deliver what is in the outbox until the block is left."""
     tasks = BackgroundTasks()
-    worker = OutboxWorker(pool, vault, Settings.from_environ({"HOME": "/", **settings}), owner)
-    async with (
-        tasks.running("outbox", worker.deliver_forever),
-        tasks.running("bounds", worker.keep_bounds_forever),
-    ):
-        yield worker
-    assert tasks.failing == []
+    async with registry_client.connect() as registry:
+        worker = OutboxWorker(pool, vault, registry, Settings.from_environ({"HOME": "/", **settings}), owner)
+        async with (
+            tasks.running("outbox", worker.deliver_forever),
+            tasks.running("bounds", worker.keep_bounds_forever),
+        ):
+            yield worker
+        assert tasks.failing == []

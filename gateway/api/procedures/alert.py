@@ -1,6 +1,7 @@
 """alert.*: whom the gateway tells of what happens to applications, and what it has told them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -42,7 +43,7 @@ _EventName = Literal[
     "unhealthy",
     "restarting",
 ]
-_ReceiverName = Literal["apprise", "webhook"]
+_ReceiverName = Literal["apprise", "webhook", "github", "gitlab", "gitea"]
 _Events = Annotated[
     list[_EventName] | None,
     Field(max_length=20, description="What to tell of. Default: by the receiver; see docs/alerts.md."),
@@ -53,7 +54,10 @@ _QuietHours = Annotated[
 ]
 _Address = Annotated[
     _Secret | None,
-    Field(description="An address of Apprise, the URL of a webhook. It is stored encrypted and never returned."),
+    Field(
+        description="An address of Apprise, the URL of a webhook, the host of source code (default: "
+        "https://github.com or https://gitlab.com). It is stored encrypted and never returned."
+    ),
 ]
 _SigningSecret = Annotated[
     _Secret | None,
@@ -68,6 +72,32 @@ _LONGEST_OVERLAP = 30 * 86_400
 class _Addressed(Input):
     address: _Address = None
     secret: _SigningSecret = None
+    token: Annotated[_Secret | None, Field(description="Of a host of source code. It is sent to that host alone.")] = (
+        None
+    )
+    app_id: Annotated[str | None, Field(max_length=100, description="Of a GitHub App, in place of a token.")] = None
+    private_key: Annotated[_Secret | None, Field(description="Of the GitHub App, in PEM.")] = None
+    repositories: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=300)]] | None,
+        Field(
+            max_length=100, description="Whose commits are told, such as `acme/*`. Default: all that the token reaches."
+        ),
+    ] = None
+    artifact_record: Annotated[
+        bool | None, Field(description="Record where images run with the organization on GitHub, too.")
+    ] = None
+
+    @property
+    def entered(self) -> Entered:
+        return Entered(
+            address=self.address,
+            secret=self.secret,
+            token=self.token,
+            app_id=self.app_id,
+            private_key=self.private_key,
+            repositories=None if self.repositories is None else tuple(self.repositories),
+            artifact_record=self.artifact_record,
+        )
 
 
 class Create(_Addressed):
@@ -79,10 +109,6 @@ class Create(_Addressed):
     quiet_hours: _QuietHours = Field(default_factory=list)
     allow_private: _AllowPrivate = False
     enabled: bool = True
-
-    @property
-    def entered(self) -> Entered:
-        return Entered(self.address, self.secret)
 
 
 class Named(Input):
@@ -107,7 +133,7 @@ class Update(_Addressed, Named):
 
     @property
     def entered(self) -> Entered:
-        return Entered(self.address, self.secret, self.rotate_secret, timedelta(seconds=self.overlap))
+        return replace(super().entered, rotate=self.rotate_secret, overlap=timedelta(seconds=self.overlap))
 
 
 class All(ShortPaged):
@@ -138,6 +164,8 @@ class AlertRow(Response):
     events: list[str]
     quiet_hours: list[dict[str, Any]]
     allow_private: bool
+    repositories: Annotated[list[str], Field(description="Whose commits are told; empty: all that the token reaches.")]
+    artifact_record: bool
     enabled: bool
     from_setting: Annotated[bool, Field(description="GATEWAY_ALERT_URLS sets it.")]
     created_at: Moment
@@ -155,6 +183,8 @@ class AlertRow(Response):
             events=[one.value for one in alert.events],
             quiet_hours=[dict(one) for one in alert.quiet_hours],
             from_setting=alert.set_at is not None,
+            repositories=list((alert.address or {}).get("repositories", [])),
+            artifact_record=bool((alert.address or {}).get("artifactRecord")),
             last_error=alert.unreadable or alert.last_error,
             **more,
         )

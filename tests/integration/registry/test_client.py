@@ -164,6 +164,24 @@ async def test_the_platform_of_a_single_image_is_read_from_its_configuration(cli
     assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described()
 
 
+async def test_labels_are_read_from_the_first_image_of_an_index_and_annotations_win(client: RegistryClient) -> None:
+    config = {"config": {"Labels": {"source": "of the image", "revision": "1", "other": "x", "odd": 3}}}
+    attestation = {"digest": "sha256:" + "00" * 32, "platform": {"os": "unknown", "architecture": "unknown"}}
+    image = {"digest": "sha256:" + "11" * 32, "platform": {"os": "linux", "architecture": "amd64"}}
+    documents = {
+        "v1": {"manifests": [attestation, image], "annotations": {"revision": "2"}},
+        image["digest"]: {"config": {"digest": "sha256:" + "22" * 32}, "layers": []},
+        "sha256:" + "22" * 32: config,
+    }
+
+    def answer(request: web.Request) -> web.Response:
+        return web.json_response(documents[request.path.rpartition("/")[2]])
+
+    async with answering(answer) as address:
+        found = await client.labels(Reference.parse(f"{address}/acme/web:v1"), ANONYMOUS, ("source", "revision", "odd"))
+    assert found == {"source": "of the image", "revision": "2"}
+
+
 async def test_those_who_ask_together_with_one_login_share_a_request(
     client: RegistryClient,
 ) -> None:

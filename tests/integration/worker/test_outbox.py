@@ -15,13 +15,16 @@ from gateway.model.alerts import EventKind, Occurrence
 from gateway.model.api_keys import Permission
 from gateway.store import outbox
 from gateway.store.database import transaction
+from gateway.worker import outbox as worker
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import VAULT, Web
 from tests.support.receivers import Hook, a_hook, delivering
 
 
 @pytest.fixture
-async def web(shared_web: Web) -> AsyncIterator[Web]:
+async def web(shared_web: Web, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Web]:
+    monkeypatch.setattr(worker, "_SHORTEST", 0.1)
+    monkeypatch.setattr(worker, "_FIRST_PAUSE", 0.2)
     yield shared_web
     await shared_web.empty("alerts", "outbox_events")
 

@@ -1,0 +1,54 @@
+"""Looks up from which commit an image was built: once for each image, by the labels that its registry has."""
+
+from collections.abc import Mapping
+
+from gateway.model.alerts import Event
+from gateway.model.commits import REVISION, SOURCE
+from gateway.model.errors import DatabaseUnavailable, Failed, InvalidInput, NotFound, Postponed, Unavailable
+from gateway.model.reference import Reference, parse_digest
+from gateway.model.registries import Login, select_login
+from gateway.notify.receiver import Undelivered
+from gateway.registry.client import RegistryClient
+from gateway.store import applications, outbox, registries
+from gateway.store.database import Pool, statement
+from gateway.store.encryption import Vault
+
+
+class ImageLabels:
+    """Looks labels up, and keeps them with the event."""
+
+    def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient) -> None:
+        self._pool = pool
+        self._vault = vault
+        self._registry = registry
+
+    async def find(self, event: Event) -> Mapping[str, str]:
+        """Return the labels that say where the image of the event's deployment comes from. Raises Undelivered."""
+        async with statement(self._pool) as connection:
+            known = await outbox.select_origin(connection, event.event_id)
+        if known is not None:
+            return known
+        found = await self._ask(event)
+        async with statement(self._pool) as connection:
+            await outbox.update_origin(connection, event.event_id, found)
+        return found
+
+    async def _ask(self, event: Event) -> Mapping[str, str]:
+        deployment = event.content.get("deployment") or {}
+        if not deployment.get("image") or not deployment.get("digest"):
+            return {}  # it failed before its image was known
+        try:
+            reference = Reference.parse(deployment["image"]).with_digest(parse_digest(deployment["digest"]))
+            return await self._registry.labels(reference, await self._login(event, reference), (SOURCE, REVISION))
+        except (NotFound, InvalidInput, Failed):
+            return {}  # the application or the image is gone, or the login is denied
+        except DatabaseUnavailable:
+            raise
+        except (Postponed, Unavailable) as error:
+            raise Undelivered(f"the labels of the image cannot be read: {error}", waits=True) from error
+
+    async def _login(self, event: Event, reference: Reference) -> Login:
+        async with statement(self._pool) as connection:
+            application = await applications.select_application(connection, self._vault, event.application_id)
+            configured = await registries.select_registries(connection, self._vault, reference.repository.domain)
+        return select_login(reference.repository, application.own_login, configured)
