@@ -5,7 +5,7 @@ The release's row is the truth: `advance` may be called by any gateway, at any t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Kind
@@ -21,6 +21,7 @@ from gateway.store import (
     queue,
     release_deployments,
     releases,
+    soaks,
     watches,
 )
 from gateway.store.database import Connection, Pool, statement, transaction
@@ -126,7 +127,7 @@ async def _end_proving(pool: Pool, waves: Mapping[str, int]) -> None:
         async with transaction(pool) as connection:
             found = await releases.lock_release(connection, release_id)
             if found.state is ReleaseState.PROVING:
-                await _advance_locked(connection, found, datetime.now(UTC), overtaken=True)
+                await _advance_locked(connection, found, await soaks.current_time(connection), overtaken=True)
 
 
 async def _begin(connection: Connection, release_id: str, deployment_ids: Sequence[str]) -> None:
@@ -196,12 +197,15 @@ class Advanced:
 
 
 async def advance(pool: Pool, release_id: str, *, now: datetime | None = None) -> Advanced | None:
-    """Bring a release as far as it can go now; None where it has ended, or another gateway does that."""
+    """Bring a release as far as it can go now; None where it has ended, or another gateway does that.
+
+    `now` is the database's time unless it is given: that of a gateway may differ from the times of the members.
+    """
     async with transaction(pool) as connection:
         release = await releases.lock_if_open(connection, release_id)
         if release is None:
             return None
-        return await _advance_locked(connection, release, now or datetime.now(UTC))
+        return await _advance_locked(connection, release, now or await soaks.current_time(connection))
 
 
 async def _advance_locked(

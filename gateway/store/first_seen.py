@@ -32,7 +32,8 @@ async def select_first_seen(
 ) -> FirstSeen:
     """Return when the digest was first seen, which is now if it never was before.
 
-    A deployment of the application that has ended saw it too. Only what the registry answered counts: the digest that a
+    A deployment of the application that has ended saw it too. A time to come is none at which it was seen: the clock
+    has been set back since. Only what the registry answered counts: the digest that a
     webhook names may not be out yet.
     """
     row = await connection.fetchrow(
@@ -46,7 +47,7 @@ async def select_first_seen(
         INSERT INTO first_seen AS f (repository, digest, seen_at)
         SELECT $1, $2, coalesce(deployed.at, now()) FROM deployed
             ON CONFLICT (repository, digest) DO UPDATE
-           SET seen_at = least(f.seen_at, (SELECT at FROM deployed)), asked_at = now()
+           SET seen_at = least(f.seen_at, (SELECT at FROM deployed), now()), asked_at = now()
         RETURNING seen_at, now() AS now
         """,
         str(repository),

@@ -123,6 +123,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
     """Return what is known about the candidate, by gate.
 
     A gate was first asked about a digest for this deployment, or for one that it superseded, at once or by others.
+    Where the clock has been set back since a gate answered, nobody knows for how long the answer holds.
     """
     deployment, repository = candidate.deployment, str(candidate.reference.repository)
     (facts,) = await connection.fetch(
@@ -146,7 +147,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
               FROM line JOIN deployments d ON d.superseded_by = line.deployment_id
              WHERE before < $5
         )
-        SELECT v.gate_id, min(v.first_asked_at) AS since,
+        SELECT v.gate_id, least(min(v.first_asked_at), now()) AS since,
                bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1 AND v.spec_hash = $6) AS told
           FROM line JOIN gate_verdicts v USING (deployment_id)
          WHERE v.digest = $2 AND v.repository = $3 AND v.gate_id = ANY($4)
@@ -166,7 +167,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
           JOIN gate_verdicts v USING (gate_id, rule_hash)
           JOIN deployments d USING (deployment_id)
          WHERE v.digest = $3 AND v.repository = $4 AND v.spec_hash = $5 AND d.application_id = $6
-           AND v.verdict = 'passed' AND v.true_until > now()
+           AND v.verdict = 'passed' AND v.true_until > now() AND v.asked_at <= now()
          ORDER BY v.gate_id, v.asked_at DESC
         """,  # noqa: S608 - constants
         [one.gate_id for one in settings],

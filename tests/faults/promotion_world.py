@@ -24,7 +24,7 @@ from tests.faults.release_world import first_of
 from tests.faults.strikes import Fault
 from tests.faults.world import Violation, World, lost, world
 
-_WITHIN = 120.0  # seconds from a push to staging until production runs it
+_WITHIN = 300.0  # seconds from a push to staging until production runs it, on a busy machine
 _SOAK = 2  # seconds
 
 

@@ -21,7 +21,7 @@ from tests.faults.matrix import Tally
 from tests.faults.strikes import Fault
 from tests.faults.world import SETTINGS, Violation, World, lost, world
 
-_WITHIN = 120.0  # seconds for a release
+_WITHIN = 300.0  # seconds for a release, on a busy machine
 _SWEPT_WITHIN = 90.0  # seconds; the state monitor looks once a minute
 
 

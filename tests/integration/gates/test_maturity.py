@@ -77,6 +77,17 @@ async def test_a_digest_keeps_its_clock_whoever_asks_again(web: Web) -> None:
     assert other.seen_at == other.now  # another repository has a clock of its own
 
 
+async def test_a_digest_that_was_seen_while_the_clock_was_ahead_does_not_wait_for_that_time(web: Web) -> None:
+    digest = a_digest()
+    await asked(web, digest)
+    await age(web, digest, -365 * DAY)
+    seen = await asked(web, digest)
+    assert seen.first_seen_at == seen.now
+    await age(web, digest, 3 * DAY)
+    seen = await asked(web, digest)
+    assert seen.now - seen.first_seen_at >= 3 * DAY
+
+
 async def test_gateways_that_ask_first_at_once_agree(web: Web) -> None:
     digest = a_digest()
     several = await asyncio.gather(*(asked(web, digest) for _ in range(8)))

@@ -1,6 +1,7 @@
 """Releases in the database: what is claimed, what waits, and what a member's other requests do."""
 
 import random
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -54,6 +55,21 @@ async def test_prepared_members_hold_no_claim_and_wait_for_their_wave(rehearsal:
     await rehearsal.advance()
     await rehearsal.work_until_idle()
     assert await states(rehearsal, begun["releaseId"]) == ("succeeded", {"a": "moved", "b": "moved", "c": "moved"})
+
+
+async def test_a_gateway_whose_clock_is_ahead_does_not_prepare_for_ever(
+    rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr("gateway.queue.release.datetime", Ahead)
+    begun = await rehearsal.release(await rehearsal.group({"a": 1, "b": 1, "c": 1}))
+    await prepared(rehearsal)
+    await rehearsal.advance()
+    assert (await states(rehearsal, begun["releaseId"]))[0] == "moving"
 
 
 async def test_a_push_that_comes_before_the_release_moves_takes_the_members_place(rehearsal: Rehearsal) -> None:

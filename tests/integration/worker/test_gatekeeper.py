@@ -206,6 +206,11 @@ async def test_a_verdict_is_taken_over_while_it_holds_for_the_same(web: Web, tol
     await web.mutate("gate.update", gateId=gate["gateId"], rule={})
     await web.pool.execute("UPDATE gate_verdicts SET true_until = now() - interval '1 second'")
     assert await asks() == 1
+    # It was given while the clock was a year ahead.
+    await web.pool.execute(
+        "UPDATE gate_verdicts SET asked_at = asked_at + interval '1 year', true_until = now() + interval '1 year'"
+    )
+    assert await asks() == 1
 
 
 async def test_what_a_release_has_prepared_is_not_asked_again_unless_its_configuration_or_its_gates_changed(
