@@ -105,10 +105,10 @@ class Runtime(Protocol):
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Pull the image by digest. Raises Failed when it is for another platform."""
 
-    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:
+    async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:
         """Create the new version beside the old one, which is not changed, and return the record of the swap.
 
-        With `beside`, a stop-first swap says whether the new version boots beside the old one.
+        A stop-first swap says whether the new version boots beside the old one. `obstacle` says why it must not.
         """
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
@@ -123,8 +123,8 @@ class Runtime(Protocol):
     async def discard(self, swap: Swap) -> None:
         """Remove the new version, which has never served."""
 
-    async def switch_over(self, swap: Swap) -> None:
-        """Let the new version serve in place of the old one."""
+    async def switch_over(self, swap: Swap, booting: Awaitable[Boot] | None = None) -> None:
+        """Let the new version serve in place of the old one. `booting` is its `boot_beside`, where that runs still."""
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         """Return when the new version is ready. Raises Failed with the reason when it is not.

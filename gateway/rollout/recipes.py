@@ -163,7 +163,7 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
     if attempt.task.only_prepares:
         raise Prepared(attempt.runtime.spec_hash())
     return await rollout_swap.perform(
-        attempt, swap, anew=lambda: attempt.runtime.create(version, serving, beside=False)
+        attempt, swap, anew=lambda reason: attempt.runtime.create(version, serving, obstacle=reason)
     )
 
 
@@ -177,9 +177,14 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
         journal.note_step(Step.VERIFY)
         # During a long pull, what was found at its begin may have changed.
         await (verified if clock() - began < _VERIFIED_FOR else runtime.check_requirements())
-    async with attempt.context.creations:
-        await journal.begin(Step.CREATE)
-        return await runtime.create(version, serving)
+    swaps = attempt.context.swaps
+    obstacle = "it goes with its release" if attempt.task.only_prepares else ""
+    if swaps.crowded:
+        obstacle = rollout_swap.OTHERS_WAIT
+    with swaps.coming():
+        async with attempt.context.creations:
+            await journal.begin(Step.CREATE)
+            return await runtime.create(version, serving, obstacle=obstacle)
 
 
 async def _pull(attempt: Attempt, reference: Reference) -> None:

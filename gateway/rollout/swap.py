@@ -26,6 +26,8 @@ MAX_REMOVED_ATTEMPTS = 5
 _MAX_FORWARD, _MAX_BACK = 6, 10
 #: attempts at settling a swap that end on a defect, and all attempts; after these, what serves is only observed
 MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS = 5, 100
+#: why a new version does not boot beside the old one
+OTHERS_WAIT = "others wait for the engine"
 _REGISTRY_CODES = frozenset({Code.REGISTRY_UNREACHABLE, Code.RATE_LIMITED, Code.PULL_INTERRUPTED})
 
 
@@ -102,17 +104,17 @@ async def _describe_serving(attempt: Attempt, swap: Swap) -> tuple[Serving | Non
     return serving, f"{name} is neither the old nor the new version"
 
 
-async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[], Awaitable[Swap]] | None = None) -> Outcome:
+async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[str], Awaitable[Swap]] | None = None) -> Outcome:
     """Perform the swap. Under start-first the new version proves itself beside the old one first.
 
-    `anew` creates it again, to start in the swap, when it cannot boot beside the old one.
+    `anew` creates it again, to start in the swap, when it cannot boot beside the old one, and is given the reason.
     """
     if swap.starts_beside_old:
         await _discard_on_failure(attempt, swap, _start_beside(attempt, swap))
     boot = None
-    if swap.boots_beside_old and attempt.context.swaps.waits_for is not None:
+    if swap.boots_beside_old and attempt.context.swaps.crowded:
         # It takes the engine's time from swaps that could end sooner.
-        swap = replace(swap, boots_beside_old=False, boots_quickly=False, boot_obstacle="others wait for the engine")
+        swap = replace(swap, boots_beside_old=False, boots_quickly=False, boot_obstacle=OTHERS_WAIT)
     if swap.boots_beside_old and not swap.boots_quickly and anew is not None:
         boot = _BootBeside(attempt, anew)
         swap = await within_deadline(attempt, boot.run(swap))
@@ -124,7 +126,7 @@ class _BootBeside:
     """Lets the new version of a stop-first swap boot beside the old one, which is untouched."""
 
     attempt: Attempt
-    anew: Callable[[], Awaitable[Swap]]
+    anew: Callable[[str], Awaitable[Swap]]
     _boot: Boot | None = None
 
     async def run(self, swap: Swap) -> Swap:
@@ -151,7 +153,7 @@ class _BootBeside:
             _LOG.info("A container cannot boot beside the old one", container=swap.new, reason=str(error))
             self._boot = None
             await run_to_completion(runtime.discard(swap))
-            return replace(await self.anew(), boot_obstacle=str(error))
+            return await self.anew(str(error))
         except BaseException:
             if not self.attempt.journal.lost:
                 await run_to_completion(runtime.discard(swap))
@@ -187,22 +189,44 @@ async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *
     async with swap_slot(attempt, starts=not swap.starts_beside_old and boot is None):
         if boot is not None:
             swap = await within_deadline(attempt, boot.confirm(swap))
+        # One that boots quickly begins before the record is written: that leaves the old version as it is.
+        booting = asyncio.ensure_future(attempt.runtime.boot_beside(swap)) if swap.boots_quickly else None
         if not resumed:
-            await _discard_on_failure(attempt, swap, check_deadline(attempt))
-            await attempt.journal.open_swap(swap, attempt.application, longest_call=attempt.runtime.longest_call())
-        outcome = await _put_back_on_failure(attempt, swap, _switch_over(attempt, swap, resumed=resumed))
+            await _discard_on_failure(attempt, swap, _open(attempt, swap, booting))
+        switch = _switch_over(attempt, swap, booting, resumed=resumed)
+        outcome = await _put_back_on_failure(attempt, swap, switch)
     outcome = outcome or await _put_back_on_failure(
         attempt, swap, _prove(attempt, swap, proven=swap.starts_beside_old and not resumed)
     )
     return outcome or await _commit(attempt, swap)
 
 
-async def _switch_over(attempt: Attempt, swap: Swap, *, resumed: bool) -> None:
+async def _open(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot] | None) -> None:
+    """Write the record of the swap."""
+    try:
+        await check_deadline(attempt)
+        await attempt.journal.open_swap(swap, attempt.application, longest_call=attempt.runtime.longest_call())
+    except BaseException:
+        await _end(booting)
+        raise
+
+
+async def _end(booting: asyncio.Task[Boot] | None) -> None:
+    """End the boot, of which nothing may run while the new version is removed or the old one is put back."""
+    if booting is not None:
+        booting.cancel()
+        await asyncio.gather(booting, return_exceptions=True)
+
+
+async def _switch_over(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot] | None, *, resumed: bool) -> None:
     attempt.journal.note_step(Step.SWAP, _describe_order(swap))
-    if resumed and swap.starts_beside_old:
-        # The engine may have restarted since, without starting the new container.
-        await attempt.runtime.start_beside(swap)
-    await attempt.runtime.switch_over(swap)
+    try:
+        if resumed and swap.starts_beside_old:
+            # The engine may have restarted since, without starting the new container.
+            await attempt.runtime.start_beside(swap)
+        await attempt.runtime.switch_over(swap, booting)
+    finally:
+        await _end(booting)
 
 
 def _describe_order(swap: Swap) -> str:

@@ -9,8 +9,8 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from statistics import median
 
 import structlog
@@ -77,6 +77,8 @@ class SwapSlots:
         #: slots that end when they become free
         self._surplus = 0
         self._held: list[str] = []
+        #: those that will want a slot in a moment
+        self._coming = 0
         self._waiting = 0
         self._nobody_waits = asyncio.Event()
         self._nobody_waits.set()
@@ -89,6 +91,20 @@ class SwapSlots:
         if not self._free.locked():
             return None
         return f"the engine stops and starts {self._limit} at once, now {', '.join(sorted(self._held)) or 'others'}"
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more want a slot, or will in a moment, than there are."""
+        return self._free.locked() or self._coming + len(self._held) >= self._limit
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Count a rollout that will want a slot directly after the block."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     @asynccontextmanager
     async def hold(self, name: str, *, watched: bool = True) -> AsyncIterator[None]:

@@ -187,10 +187,10 @@ def interrupt_swap(
     """Leave the next swap open, as a kill before its proof does, and change the application then."""
     switch_over = runtime.switch_over
 
-    async def interrupted(self: Any, swap: Swap) -> None:
+    async def interrupted(self: Any, swap: Swap, *booting: Any) -> None:
         monkeypatch.setattr(runtime, "switch_over", switch_over)
         if sent:
-            await switch_over(self, swap)
+            await switch_over(self, swap, *booting)
         await app.set(**changes)
         raise Postponed(Code.GATEWAY_STOPPED, "it was killed")
 

@@ -9,24 +9,23 @@ there the engine's name server is at hand from the start, and some programs look
 """
 
 import asyncio
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import structlog
 
-from gateway.docker.container import names, network_use, ownership, readiness
+from gateway.background import beside
+from gateway.docker.container import boot_history, names, network_use, ownership, readiness
 from gateway.docker.container import spec as container_spec
-from gateway.docker.engine import containers, networks
+from gateway.docker.engine import containers, events, networks
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION, BOOT, DEPLOYMENT, installation_label
 from gateway.model.applications import Application
 from gateway.model.deployments import Swap
-from gateway.model.errors import Code, Failed
+from gateway.model.errors import Code, Failed, RolloutError
 
 _LOG = structlog.get_logger()
 
@@ -36,8 +35,6 @@ _BOOT_DEADLINE = 30.0  # seconds
 _LOOK_AGAIN, _PAUSE = 0.01, 4  # seconds, and how many times as long as a look takes
 _SILENT = 0.05  # seconds without use of the network once it listens
 _QUICK = 0.1  # seconds from its start until it listens
-_HEAD_START = 0.4  # of the time that a start takes
-_REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
 
 
 def is_marked(container: Container) -> bool:
@@ -59,60 +56,8 @@ def home_of(application: Application) -> tuple[str, Mapping[str, Any]] | None:
     return (_DEFAULT_NETWORK, {}) if mode in {"default", _DEFAULT_NETWORK} else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """How applications have booted on an engine since the gateway started."""
-
-    #: those that listened at once the last time, and how long the engine took to start that version
-    quick: dict[str, float] = field(default_factory=dict)
-    #: why others cannot boot isolated, and when that was seen
-    obstacles: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-
-_PAST: WeakKeyDictionary[Engine, _Past] = WeakKeyDictionary()
-
-
-def _past(engine: Engine) -> _Past:
-    past = _PAST.setdefault(engine.original, _Past())
-    if len(past.quick) + len(past.obstacles) > _MOST_REMEMBERED:
-        past.quick.clear()
-        past.obstacles.clear()
-    return past
-
-
-def boots_quickly(engine: Engine, application: Application) -> bool:
-    """Return whether the application's last version listened at once when it booted isolated."""
-    return application.application_id in _past(engine).quick
-
-
-def head_start(engine: Engine, application: Application) -> float:
-    """Return how many seconds after the start of such an application's next version the old one is to stop.
-
-    The engine does both at once, and each takes longer for it: the new version should not be ready much later.
-    """
-    return _HEAD_START * _past(engine).quick.get(application.application_id, 0.0)
-
-
-def remember_obstacle(engine: Engine, application: Application, reason: str) -> None:
-    """Remember why a version could not boot isolated: the next ones do not try for a while."""
-    past, application_id = _past(engine), application.application_id
-    past.quick.pop(application_id, None)
-    past.obstacles[application_id] = reason, time.monotonic()
-
-
-def _remembered_obstacle(engine: Engine, application: Application) -> str | None:
-    obstacles, application_id = _past(engine).obstacles, application.application_id
-    if application_id not in obstacles:
-        return None
-    reason, seen_at = obstacles[application_id]
-    if time.monotonic() - seen_at < _REMEMBERED:
-        return f"a version before could not boot beside another: {reason}"
-    del obstacles[application_id]
-    return None
-
-
-async def obstacle(engine: Engine, application: Application, old: Container) -> str | None:
-    """Return what about the engine, its network or the old container forbids to boot isolated, or None."""
+async def obstacle(engine: Engine, application: Application, old: Container) -> str:
+    """Return what about the engine, its network or the old container forbids to boot isolated, or ""."""
     home = home_of(application)
     if home is None:
         return "another network mode"
@@ -120,20 +65,20 @@ async def obstacle(engine: Engine, application: Application, old: Container) -> 
         return "the old one does not serve, or removes itself"
     if not network_use.is_visible(old):
         return "the engine's processes cannot be seen from here"
-    if reason := _remembered_obstacle(engine, application):
+    if reason := boot_history.obstacle(engine, application):
         return reason
     found = await networks.require(engine, home[0])
     if found["Driver"] != "bridge" or found["Internal"] or found["EnableIPv6"] or found["Name"] != home[0]:
         return f"the network {home[0]}: it is no plain bridge"
-    return None
+    return ""
 
 
-def obstacle_in(application: Application, new: Container) -> str | None:
-    """Return what about the container as the engine has created it forbids to boot it isolated, or None."""
+def obstacle_in(application: Application, new: Container) -> str:
+    """Return what about the container as the engine has created it forbids to boot it isolated, or ""."""
     home = home_of(application)
     if home is None or set(new.networks) != {home[0]}:
         return "another network mode"
-    return "a volume of its image" if any(mount.get("RW") for mount in new.mounts) else None
+    return "a volume of its image" if any(mount.get("RW") for mount in new.mounts) else ""
 
 
 @dataclass(slots=True)
@@ -146,15 +91,12 @@ class IsolatedBoot:
     _starting_at: float = 0.0
     _started_at: float = 0.0
 
-    async def take_off_network(self, new: Container) -> None:
-        """Take the container, which must not have started, off its network."""
-        home = home_of(self.application)
-        if home is None or home[0] != _DEFAULT_NETWORK:
-            await self._create_network()
-        for network in new.networks:
-            await networks.disconnect(self.engine, network, new.container_id)
-        if home is None or home[0] != _DEFAULT_NETWORK:
-            await networks.connect(self.engine, self._network, new.container_id, {})
+    async def take_off_network(self) -> None:
+        """Take the container, which must not have started, off its network. `create_network` was called before."""
+        if (home := home_of(self.application)) is not None:
+            await networks.disconnect(self.engine, home[0], self.swap.new)
+        if _boots_on_network(self.application):
+            await networks.connect(self.engine, self._network, self.swap.new, {})
 
     async def start(self) -> None:
         """Start the container, which is off its network."""
@@ -163,17 +105,13 @@ class IsolatedBoot:
         await containers.start(self.engine, self.swap.new)
         self._started_at = clock()
 
-    async def _create_network(self) -> None:
-        labels = {APPLICATION: self.application.application_id, DEPLOYMENT: self.swap.deployment_id, BOOT: ISOLATED}
-        await networks.create_internal(self.engine, self._network, labels | installation_label(self.application))
-
     async def wait(self) -> None:
         """Return when it listens on its ports. Raises Failed when it uses its network, or does not boot."""
         clock = asyncio.get_running_loop().time
         deadline, listens_since = clock() + _BOOT_DEADLINE, None
         while listens_since is None or clock() - listens_since < _SILENT:
             looked = clock()
-            container = await self._silent()
+            container = await self.look()
             if listens_since is None and await self._listens(container, last=looked >= deadline):
                 listens_since = clock()
             await asyncio.sleep(max(_LOOK_AGAIN, _PAUSE * (clock() - looked)))
@@ -190,22 +128,39 @@ class IsolatedBoot:
         return not missing
 
     async def check_silent(self) -> None:
-        _ = await self._silent()
+        _ = await self.look()
 
-    async def _silent(self) -> Container:
+    async def check_unused(self, container: Container) -> None:
+        """Check again that the container, which was seen a moment ago, has tried to use no network."""
+        try:
+            used = network_use.was_used(container)
+        except (OSError, ValueError):
+            await self.check_silent()  # it may have ended: that says why
+        else:
+            if used:
+                raise self._used()
+
+    def _used(self) -> Failed:
+        return self._obstacle("it used its network while it booted")
+
+    async def look(self) -> Container:
         """Return the container, off its network. Raises Failed when it does not run, or has tried to use a network."""
         container = await readiness.require(self.engine, self.swap.new)
+        self.check(container)
+        return container
+
+    def check(self, container: Container) -> None:
+        """Raise Failed when the container, as it was just inspected, does not run or has tried to use a network."""
         if reason := readiness.failure_reason(container):
             raise Failed(reason.code, reason.message)
         if set(container.networks) - {self._network}:
             raise Failed(Code.ENGINE_REFUSED, "somebody connected it to a network while it booted")
         with self._seen_from_here():
             if network_use.was_used(container):
-                raise self._obstacle("it used its network while it booted")
-        return container
+                raise self._used()
 
-    async def check_joined(self) -> None:
-        """Check the container, which has joined its network. Raises Failed when it does not serve there."""
+    async def check_joined(self) -> Container:
+        """Return the container, which has joined its network. Raises Failed when it does not serve there."""
         container = await readiness.require(self.engine, self.swap.new)
         if not container.running or container.restart_count:
             raise Failed(Code.EXITED, f"{container.name} has ended since it joined its network")
@@ -217,13 +172,11 @@ class IsolatedBoot:
             missing = await asyncio.to_thread(network_use.missing_listeners, container, self._ports)
         if self._started_at:
             self._remember(quick=not missing)
+        return container
 
     def _remember(self, *, quick: bool) -> None:
-        past, application_id = _past(self.engine), self.application.application_id
-        if quick:
-            past.quick[application_id] = self._started_at - self._starting_at
-        else:
-            past.quick.pop(application_id, None)
+        seconds = self._started_at - self._starting_at
+        boot_history.remember_start(self.engine, self.application, quick=quick, seconds=seconds)
 
     @staticmethod
     @contextmanager
@@ -234,7 +187,7 @@ class IsolatedBoot:
             raise Failed(Code.ENGINE_REFUSED, "how it uses its network cannot be seen from here") from error
 
     def _obstacle(self, reason: str) -> Failed:
-        remember_obstacle(self.engine, self.application, reason)
+        boot_history.remember_obstacle(self.engine, self.application, reason)
         return Failed(Code.UNHEALTHY, reason)
 
     @property
@@ -244,11 +197,30 @@ class IsolatedBoot:
 
     @property
     def _network(self) -> str:
-        return _network_of(self.application, self.swap)
+        return _network_of(self.application, self.swap.deployment_id)
 
 
-def _network_of(application: Application, swap: Swap) -> str:
-    return names.boot_network(application.app_name, swap.deployment_id)
+def _network_of(application: Application, deployment_id: str) -> str:
+    return names.boot_network(application.app_name, deployment_id)
+
+
+def _boots_on_network(application: Application) -> bool:
+    """Return whether it boots on a network that leads nowhere, and not on none."""
+    home = home_of(application)
+    return home is None or home[0] != _DEFAULT_NETWORK
+
+
+async def create_network(engine: Engine, application: Application, deployment_id: str) -> str:
+    """Create the network that a container of the deployment is to boot on, if it boots on one. Return an obstacle."""
+    if not _boots_on_network(application):
+        return ""
+    labels = {APPLICATION: application.application_id, DEPLOYMENT: deployment_id, BOOT: ISOLATED}
+    try:
+        network = _network_of(application, deployment_id)
+        await networks.create_internal(engine, network, labels | installation_label(application))
+    except Failed as error:
+        return str(error)
+    return ""
 
 
 async def join_home(engine: Engine, application: Application, new: Container) -> None:
@@ -257,9 +229,34 @@ async def join_home(engine: Engine, application: Application, new: Container) ->
         await networks.connect(engine, home[0], new.container_id, home[1])
 
 
+@asynccontextmanager
+async def watch_leaving(
+    engine: Engine, application: Application, container: Container | None
+) -> AsyncIterator[asyncio.Future[float]]:
+    """Tell the block when the container has left its network, and so given its ports back: before its stop ends.
+
+    That is in seconds of the event loop's clock. It may be missed, so whoever stops the container tells it too.
+    """
+    loop, home = asyncio.get_running_loop(), home_of(application)
+    left = loop.create_future()
+
+    async def watch(network: str, container_id: str) -> None:
+        with suppress(RolloutError):
+            async with aclosing(events.follow_leaving(engine, network)) as leaving:
+                async for one in leaving:
+                    if one == container_id and not left.done():
+                        left.set_result(loop.time())
+
+    if home is None or container is None:
+        yield left
+        return
+    async with beside(watch(home[0], container.container_id)):
+        yield left
+
+
 async def leave(engine: Engine, application: Application, swap: Swap, new: Container) -> None:
     """Take the container off the network that it booted on, if there is one."""
-    if (network := _network_of(application, swap)) in new.networks:
+    if (network := _network_of(application, swap.deployment_id)) in new.networks:
         await networks.disconnect(engine, network, new.container_id)
 
 

@@ -3,13 +3,16 @@
 `swap` replaces one container with another. `retention` keeps earlier versions and removes leftovers.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
+from gateway.background import beside
 from gateway.docker.container import (
     adopted_spec,
+    boot_history,
     copies,
     create_request,
     dependents,
@@ -114,7 +117,7 @@ class ContainerRuntime:
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
-    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:
+    async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:
         found = await containers.inspect_raw(self.engine, serving.object_id) if serving else None
         old = await containers.from_inspection(self.engine, found) if found else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
@@ -132,18 +135,16 @@ class ContainerRuntime:
                 container_spec.strip_aliases(endpoints),
                 container_spec.strip_aliases(joined),
             )
-        obstacle = await self._boot_obstacle(order, body, joined, old) if beside else ""
-        if beside and obstacle is None:
+        if old is None or order is Order.START_FIRST:
+            obstacle = ""
+        elif not obstacle:
+            obstacle = await self._boot_obstacle(body, joined, old)
+        boots = old is not None and order is Order.STOP_FIRST and not obstacle
+        if boots:
             body["Labels"] |= {BOOT: isolation.ISOLATED}
-        name = names.new(self._name, version.deployment_id)
-        try:
-            created = await self._create(name, body, endpoints)
-        except Failed as error:
-            if error.reason.code is not Code.NAME_TAKEN:
-                raise
-            # A delayed call of an earlier attempt has created it meanwhile.
-            await self.remove_leftovers()
-            created = await self._create(name, body, endpoints)
+            created, obstacle = await self._create_to_boot(version, body, endpoints)
+        else:
+            created = await self._create_new(version, body, endpoints)
         try:
             await self._connect_and_fill(created, joined)
         except Failed:
@@ -152,19 +153,38 @@ class ContainerRuntime:
         if old is not None and old.removes_itself:
             await copies.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
         swap = self._swap(version.deployment_id, old, created, order)
-        if beside and obstacle is None:
+        if boots and not obstacle:
             new = await readiness.require(self.engine, created)
             obstacle = isolation.obstacle_in(self.application, new)
-            quickly = isolation.boots_quickly(self.engine, self.application)
-            swap = replace(swap, boots_beside_old=obstacle is None, boots_quickly=obstacle is None and quickly)
-        return replace(swap, boot_obstacle=obstacle or "")
+            quickly = not obstacle and boot_history.boots_quickly(self.engine, self.application)
+            swap = replace(swap, boots_beside_old=not obstacle, boots_quickly=quickly)
+        return replace(swap, boot_obstacle=obstacle)
 
-    async def _boot_obstacle(
-        self, order: Order, body: dict[str, Any], joined: dict[str, dict[str, Any]], old: Container | None
-    ) -> str | None:
-        """Return why the new container may not boot beside the old one, or "" where there is no such question."""
-        if old is None or order is Order.START_FIRST:
-            return ""
+    async def _create_new(self, version: Version, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]) -> str:
+        name = names.new(self._name, version.deployment_id)
+        try:
+            return await self._create(name, body, endpoints)
+        except Failed as error:
+            if error.reason.code is not Code.NAME_TAKEN:
+                raise
+            # A delayed call of an earlier attempt has created it meanwhile.
+            await self.remove_leftovers()
+            return await self._create(name, body, endpoints)
+
+    async def _create_to_boot(
+        self, version: Version, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]
+    ) -> tuple[str, str]:
+        """Create the new container and, at once, the network that it is to boot on. Return its id, and an obstacle."""
+        making = isolation.create_network(self.engine, self.application, version.deployment_id)
+        try:
+            async with beside(making) as network:
+                return await self._create_new(version, body, endpoints), await network
+        except Failed:
+            await isolation.sweep(self.engine, self.application)
+            raise
+
+    async def _boot_obstacle(self, body: dict[str, Any], joined: dict[str, dict[str, Any]], old: Container) -> str:
+        """Return why the new container of a stop-first swap may not boot beside the old one, or ""."""
         chosen = self.application.configuration.order
         if reason := update_order.boot_obstacle(body, {**joined, **self._networks}, chosen):
             return reason
@@ -222,7 +242,7 @@ class ContainerRuntime:
 
     async def boot_beside(self, swap: Swap) -> Boot:
         boot = isolation.IsolatedBoot(self.engine, self.application, swap)
-        await boot.take_off_network(await readiness.require(self.engine, swap.new))
+        await boot.take_off_network()
         await boot.start()
         return boot
 
@@ -230,8 +250,8 @@ class ContainerRuntime:
         await self._swap_of(swap).remove_new()
         await self._swap_of(swap).drop_stand_in()
 
-    async def switch_over(self, swap: Swap) -> None:
-        await self._swap_of(swap).switch_over()
+    async def switch_over(self, swap: Swap, booting: Awaitable[Boot] | None = None) -> None:
+        await self._swap_of(swap).switch_over(booting)
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         timeouts = replace(self.timeouts, stable_window=0.0) if again else self.timeouts

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from gateway.docker.container import (
+    boot_history,
     copies,
     create_request,
     dependents,
@@ -33,7 +34,8 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import ORIGIN
-from gateway.docker.engine.shield import complete_all
+from gateway.docker.engine.shield import complete_both
+from gateway.docker.runtime import Boot
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.configuration_diff import Running
@@ -60,28 +62,24 @@ class ContainerSwap:
 
     # -- forward
 
-    async def switch_over(self) -> None:
+    async def switch_over(self, booting: Awaitable[Boot] | None = None) -> None:
         swap = self.swap
         old, new = await asyncio.gather(self._inspect_old(), readiness.require(self.engine, swap.new))
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
         manual = await self._manual_networks(old)
-        isolated = isolation.is_marked(new) and (new.running or swap.boots_quickly)
-        if isolated:
-            await self._join_in_place_of(old, new)
-        else:
-            await self._connect(new, manual)
-            old = await self._set_aside(old)
-            await self._give_name(new)
-            await self._start_in_place_of(old)
-        if old is not None:
-            await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
-        if isolated:
+        if booting is not None or (isolation.is_marked(new) and new.running):
+            new = await self._join_in_place_of(old, new, booting)
             # Not before: its ports are published on the first network that it joins.
-            new = await readiness.require(self.engine, swap.new)
             await self._connect(new, manual)
             await isolation.leave(self.engine, self.application, swap, new)
+            return
+        await self._connect(new, manual)
+        old = await self._set_aside(old)
+        await complete_both(self._give_name(new), self._stop(old))
+        await self._start_in_place_of(old)
+        await self._turn_off_restarts(old)
 
     async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
         for network, endpoint in endpoints.items():
@@ -99,54 +97,84 @@ class ContainerSwap:
         return await create_request.manual_networks(self.engine, self.application, self.previous, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
-        """Stop the old container and start the new one. Try again when somebody starts the old one in between."""
+        """Start the new container once the old one has stopped. Try again when somebody starts that meanwhile."""
         for number in range(_START_ATTEMPTS):
-            await self._stop(old)
             try:
                 await self.start_new()
             except Failed:
                 old = None if old is None else await containers.inspect(self.engine, old.container_id)
                 if old is None or old.stopped or number == _START_ATTEMPTS - 1:
                     raise
+                await self._stop(old)
             else:
                 return
 
-    async def _join_in_place_of(self, old: Container | None, new: Container) -> None:
-        """Let a new container that boots isolated join its network once the old one has left that.
+    async def _turn_off_restarts(self, old: Container | None) -> None:
+        if old is not None:
+            await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
+
+    async def _join_in_place_of(
+        self, old: Container | None, new: Container, booting: Awaitable[Boot] | None
+    ) -> Container:
+        """Let a new container that boots isolated join its network once the old one has left that. Return it.
 
         Where it cannot, it starts again in place of the old one.
         """
         try:
-            await self._join(old, new)
+            return await self._join(old, new, booting)
         except NotOnEngine:
             raise
         except Failed as error:
             _LOG.warning("A container cannot join its network: it is started again", error=str(error))
             await containers.stop(self.engine, self.swap.new, grace=min(self._grace, UNREADY_GRACE))
-            await self._start_in_place_of(await self._inspect_old())
+            await self._stop(old := await self._inspect_old())
+            await self._start_in_place_of(old)
+            await self._turn_off_restarts(old)
+        return await readiness.require(self.engine, self.swap.new)
 
-    async def _join(self, old: Container | None, new: Container) -> None:
-        boot = isolation.IsolatedBoot(self.engine, self.application, self.swap)
-        if new.running:
+    async def _join(self, old: Container | None, new: Container, booting: Awaitable[Boot] | None) -> Container:
+        head_start = 0.0 if booting is None else boot_history.head_start(self.engine, self.application)
+        async with isolation.watch_leaving(self.engine, self.application, old) as left:
             old = await self._set_aside(old)
-            await complete_all(self._give_name(new), self._stop(old))
-        else:
-            old, _ = await asyncio.gather(self._set_aside(old), boot.take_off_network(new))
-            await complete_all(
-                self._boot(boot, new), self._stop(old, after=isolation.head_start(self.engine, self.application))
+            began, boot = await complete_both(
+                self._stop_and_tell(old, left, after=head_start), self._join_once(left, new, booting)
             )
-        # Stopped, the old one has given its ports back.
-        if not isolation.has_joined(await readiness.require(self.engine, self.swap.new)):
-            await boot.check_silent()
-            await isolation.join_home(self.engine, self.application, new)
-        await boot.check_joined()
+        boot_history.remember_stop(self.engine, self.application, left.result() - began)
+        new, _ = await complete_both(boot.check_joined(), self._turn_off_restarts(old))
+        return new
 
-    async def _boot(self, boot: isolation.IsolatedBoot, new: Container) -> None:
-        await boot.start()
-        await self._give_name(new)
-
-    async def _stop(self, old: Container | None, *, after: float = 0.0) -> None:
+    async def _stop_and_tell(self, old: Container | None, left: asyncio.Future[float], *, after: float) -> float:
+        """Stop the old container after so many seconds, and return when that began. It has `left` its network then."""
+        clock = asyncio.get_running_loop().time
         await asyncio.sleep(after)
+        began = clock()
+        try:
+            await self._stop(old)
+        except BaseException:
+            left.cancel()
+            raise
+        if not left.done():
+            left.set_result(clock())
+        return began
+
+    async def _join_once(
+        self, left: asyncio.Future[float], new: Container, booting: Awaitable[Boot] | None
+    ) -> isolation.IsolatedBoot:
+        """Let the new container join its network once the old one has `left` it, and so given its ports back."""
+        boot = isolation.IsolatedBoot(self.engine, self.application, self.swap)
+        if booting is not None and isinstance(begun := await booting, isolation.IsolatedBoot):
+            boot = begun
+        await self._give_name(new)
+        new = await readiness.require(self.engine, new.container_id)
+        if isolation.has_joined(new):
+            return boot
+        boot.check(new)
+        await left
+        await boot.check_unused(new)
+        await isolation.join_home(self.engine, self.application, new)
+        return boot
+
+    async def _stop(self, old: Container | None) -> None:
         if old is not None and not old.stopped:
             await containers.stop(self.engine, old.container_id, grace=self._grace)
 

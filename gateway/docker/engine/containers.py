@@ -228,7 +228,7 @@ async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION)
     """Return all containers whose label has the value, in any state."""
     filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
     found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
-    inspected = [await inspect(engine, item["Id"]) for item in found]
+    inspected = await asyncio.gather(*(inspect(engine, item["Id"]) for item in found))
     return [container for container in inspected if container is not None and container.labels.get(label) == value]
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def run_to_completion(act: Coroutine[object, object, T]) -> T:
@@ -22,8 +23,11 @@ async def run_to_completion(act: Coroutine[object, object, T]) -> T:
         raise
 
 
-async def complete_all(*acts: Coroutine[object, object, None]) -> None:
-    """Run the coroutines at once, and return when all have ended. Raises the error of the first that failed."""
-    for error in await asyncio.gather(*acts, return_exceptions=True):
-        if error is not None:
-            raise error
+async def complete_both(one: Coroutine[object, object, T], other: Coroutine[object, object, U]) -> tuple[T, U]:
+    """Run the coroutines at once, and return when both have ended. Raises the error of the first that failed."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second

@@ -108,7 +108,7 @@ class ServiceRuntime:
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Do nothing: each node pulls by itself."""
 
-    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:  # noqa: ARG002
+    async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:  # noqa: ARG002
         image = version.reference.with_digest(version.digest)
         hosts = await self._host_network_ids()
         made = spec.build(self.application, version, host_network_ids=hosts)
@@ -141,7 +141,7 @@ class ServiceRuntime:
 
     # -- the swap
 
-    async def switch_over(self, swap: Swap) -> None:
+    async def switch_over(self, swap: Swap, booting: Awaitable[Boot] | None = None) -> None:  # noqa: ARG002 - the containers'
         service = await self._find_service()
         if service is None or not await self._was_sent(service, swap):
             await self._send(_version(swap), service)

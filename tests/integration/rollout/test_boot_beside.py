@@ -1,5 +1,6 @@
 """Tests stop-first swaps whose new container boots beside the old one, where it reaches nothing."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from gateway.cli.demo.client import ask
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.docker.container import isolation
-from gateway.docker.engine import networks
+from gateway.docker.container import boot_history, isolation
+from gateway.docker.engine import containers, networks
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container, parse_time
 from gateway.model.applications import Application
@@ -134,6 +135,27 @@ async def test_a_version_that_listens_only_where_it_boots_is_started_once_the_ol
     assert not await _booted_beside(app)
 
 
+async def test_a_version_joins_its_network_once_the_old_one_has_left_it_though_the_stop_goes_on(
+    app: DeployedApp, pushes: Pushes, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, join, joined = containers.stop, isolation.join_home, asyncio.Event()
+
+    async def goes_on(engine: Engine, container_id: str, *, grace: int) -> None:
+        await stop(engine, container_id, grace=grace)
+        async with asyncio.timeout(30):
+            await joined.wait()
+
+    async def joins(engine: Engine, application: Application, new: Container) -> None:
+        await join(engine, application, new)
+        joined.set()
+
+    monkeypatch.setattr(containers, "stop", goes_on)
+    monkeypatch.setattr(isolation, "join_home", joins)
+    deployment = await _deploy(app, pushes)
+    assert (deployment.status, await _swap_detail(app, deployment)) == (Status.SUCCEEDED, BOOTED)
+    await _answers(port, "v2")
+
+
 async def test_a_version_after_one_that_booted_at_once_boots_while_the_old_one_stops(
     app: DeployedApp, pushes: Pushes, port: int, quick: None
 ) -> None:
@@ -201,7 +223,7 @@ async def test_a_version_that_the_engine_does_not_let_join_is_started(
     ("where", "name"),
     [
         pytest.param(isolation.IsolatedBoot, "start", id="off its network", marks=pytest.mark.long),
-        pytest.param(isolation.IsolatedBoot, "check_silent", id="while it boots"),
+        pytest.param(isolation.IsolatedBoot, "check", id="while it boots"),
         pytest.param(isolation, "join_home", id="before it joins its network"),
         pytest.param(isolation.IsolatedBoot, "check_joined", id="once it has joined", marks=pytest.mark.long),
         pytest.param(isolation, "leave", id="before it leaves the network it booted on", marks=pytest.mark.long),
@@ -218,9 +240,9 @@ async def test_an_attempt_that_ends_anywhere_is_finished_by_the_next(
     quickly: bool,
 ) -> None:
     kills = []
-    monkeypatch.setattr(isolation, "boots_quickly", lambda *_given: quickly)
+    monkeypatch.setattr(boot_history, "boots_quickly", lambda *_given: quickly)
 
-    async def killed(*_given: object) -> None:
+    def killed(*_given: object) -> None:
         kills.append(name)
         monkeypatch.undo()
         raise Postponed(Code.GATEWAY_STOPPED, "it was killed")

@@ -10,7 +10,7 @@ import pytest
 from gateway.docker import runtime_factory
 from gateway.model.configuration import Configuration, Order
 from gateway.model.deployments import Kind, Outcome, Status, Swap
-from gateway.model.errors import Code
+from gateway.model.errors import Code, DatabaseUnavailable
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
@@ -93,3 +93,12 @@ async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPat
     assert (outcome.status, outcome.reason.code) == (Status.FAILED, Code.TIMED_OUT)
     scene.journal.open_swap.assert_not_awaited()
     scene.runtime.discard.assert_awaited_once()
+
+
+async def test_a_swap_whose_record_cannot_be_written_leaves_no_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, Order.STOP_FIRST)
+    scene.journal.open_swap.side_effect = DatabaseUnavailable("it is away")
+    with pytest.raises(DatabaseUnavailable):
+        await scene.roll_back()
+    scene.runtime.discard.assert_awaited_once()
+    scene.runtime.switch_over.assert_not_awaited()

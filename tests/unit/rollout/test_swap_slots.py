@@ -71,6 +71,21 @@ async def _most_at_once(slots: SwapSlots, seconds: Callable[[int], float]) -> in
     return most
 
 
+async def test_slots_are_crowded_once_those_that_come_take_the_last_one() -> None:
+    slots = SwapSlots(2)
+    with slots.coming():
+        assert not slots.crowded
+        with slots.coming():
+            assert slots.crowded
+        async with slots.hold("one"):
+            assert slots.crowded
+    async with slots.hold("one"):
+        assert not slots.crowded
+        async with slots.hold("another"):
+            assert slots.crowded
+    assert not slots.crowded
+
+
 async def test_what_is_not_urgent_comes_after_those_who_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     slots, order = SwapSlots(1), list[str]()
 

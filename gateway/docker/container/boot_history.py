@@ -1,0 +1,80 @@
+"""How applications have booted and stopped on an engine since the gateway started. No I/O."""
+
+import time
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from gateway.docker.engine.client import Engine
+from gateway.model.applications import Application
+
+_OVERLAP = 0.5  # of the time that a stop takes
+_REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What is known of the applications of one engine. All times are in seconds."""
+
+    #: those that listened at once the last time, and how long the engine took to start that version
+    quick: dict[str, float] = field(default_factory=dict)
+    #: how long the last version took to stop and to give its ports back
+    stops: dict[str, float] = field(default_factory=dict)
+    #: why others cannot boot isolated, and when that was seen
+    obstacles: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+_PAST: WeakKeyDictionary[Engine, _Past] = WeakKeyDictionary()
+
+
+def _past(engine: Engine) -> _Past:
+    past = _PAST.setdefault(engine.original, _Past())
+    for known in (past.quick, past.stops, past.obstacles):
+        if len(known) > _MOST_REMEMBERED:
+            known.clear()
+    return past
+
+
+def boots_quickly(engine: Engine, application: Application) -> bool:
+    """Return whether the application's last version listened at once when it booted isolated."""
+    return application.application_id in _past(engine).quick
+
+
+def head_start(engine: Engine, application: Application) -> float:
+    """Return how many seconds after the start of such an application's next version the old one is to stop.
+
+    The engine does both at once, and each takes longer for it: so the new version is to be ready halfway through the
+    stop, by what both took the last time.
+    """
+    past, application_id = _past(engine), application.application_id
+    return max(0.0, past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0))
+
+
+def remember_start(engine: Engine, application: Application, *, quick: bool, seconds: float) -> None:
+    """Remember whether a version listened at once, after so many seconds until the engine had started it."""
+    if quick:
+        _past(engine).quick[application.application_id] = seconds
+    else:
+        _past(engine).quick.pop(application.application_id, None)
+
+
+def remember_stop(engine: Engine, application: Application, seconds: float) -> None:
+    _past(engine).stops[application.application_id] = seconds
+
+
+def remember_obstacle(engine: Engine, application: Application, reason: str) -> None:
+    """Remember why a version could not boot isolated: the next ones do not try for a while."""
+    past, application_id = _past(engine), application.application_id
+    past.quick.pop(application_id, None)
+    past.obstacles[application_id] = reason, time.monotonic()
+
+
+def obstacle(engine: Engine, application: Application) -> str:
+    """Return why a version before could not boot isolated, or ""."""
+    obstacles, application_id = _past(engine).obstacles, application.application_id
+    if application_id not in obstacles:
+        return ""
+    reason, seen_at = obstacles[application_id]
+    if time.monotonic() - seen_at < _REMEMBERED:
+        return f"a version before could not boot beside another: {reason}"
+    del obstacles[application_id]
+    return ""
