@@ -1,9 +1,10 @@
 """Tell open pages what has changed: one listener a gateway, one stream a tab.
 
 The listener looks at the database several times a second, as long as a tab is open: so all gateways tell the same,
-whichever of them rolls out. A stream names topics (`overview`, `application:ID`, `deployment:ID`), never content: the
-page fetches what it shows, with the rights of the person who is signed in. A tab that reconnects names the last event
-that it has seen, and gets what it missed; where that is not known, it is told to fetch everything.
+whichever of them rolls out. A tab names the topics of what it shows, and hears of these alone. A stream names topics
+(`overview`, `application:ID`, `deployment:ID`), never content: the page fetches what it shows, with the rights of the
+person who is signed in. A tab that reconnects names the last event that it has seen, and gets what it missed; where
+that is not known, it is told to fetch everything.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 import orjson
@@ -24,14 +26,17 @@ from gateway.store.database import Pool, statement
 from gateway.store.overview import Change, Newest
 
 _INTERVAL = 0.15  # seconds between two looks
-# Seconds more for each tab: a change makes all of them fetch, and that must leave the processor to pushes.
-_INTERVAL_OF_TAB = 0.004
+# Seconds more after a change for each tab that it makes fetch: that must leave the processor to pushes.
+_PAUSE_OF_TAB = 0.01
 _MOST_PENDING = 500  # deployments that are looked at
 _KEPT = 500  # events that a reconnecting tab may have missed
 _BUFFER = 64  # events that a tab may be behind before it is dropped
 _HEARTBEAT = 15.0  # seconds
+#: an event that says nothing: a tab which hears none for long takes its connection for dead, and makes another
+BEAT = b"event: beat\ndata: 0\n\n"
 _SESSION_CHECK = 10.0  # seconds between looks whether the session is still valid
 _SLOWEST_WRITE = 60.0  # seconds until a tab that reads nothing is dropped
+_LONGEST_TOPICS = 4000  # characters
 _RETRY = 1000  # milliseconds until a tab reconnects
 _MOST_TABS = 1000
 _MOST_TABS_OF_KEY = 500
@@ -62,6 +67,17 @@ def _of_applications(application_ids: Iterable[str]) -> set[_Topic]:
     return {(f"application:{one}", one) for one in application_ids}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tab:
+    """An open tab: what it shows, None for all; and what it is still to be told. None ends it."""
+
+    topics: frozenset[str] | None
+    events: asyncio.Queue[_Event | None]
+
+    def shows(self, topics: Iterable[_Topic]) -> bool:
+        return self.topics is None or any(topic in self.topics or topic == _EVERYTHING[0] for topic, _ in topics)
+
+
 class Changes:
     """What has changed, by topic, numbered; and the tabs that are told."""
 
@@ -71,7 +87,7 @@ class Changes:
         self.name = secrets.token_hex(6)
         self.number = 0
         self._events: deque[_Event] = deque(maxlen=_KEPT)
-        self._tabs: set[asyncio.Queue[_Event | None]] = set()
+        self._tabs: set[Tab] = set()
         self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()
 
@@ -84,9 +100,9 @@ class Changes:
         return self._open.total() < _MOST_TABS and self._open[key_id] < _MOST_TABS_OF_KEY
 
     @asynccontextmanager
-    async def subscribed(self, key_id: str = "") -> AsyncIterator[asyncio.Queue[_Event | None]]:
-        """Yield the queue of a tab. It ends with None when the tab is too slow, or the gateway stops."""
-        tab: asyncio.Queue[_Event | None] = asyncio.Queue(_BUFFER + 1)
+    async def subscribed(self, key_id: str = "", topics: frozenset[str] | None = None) -> AsyncIterator[Tab]:
+        """Yield a tab. It is told None when it is too slow, or the gateway stops."""
+        tab = Tab(topics, asyncio.Queue(_BUFFER + 1))
         self._tabs.add(tab)
         self._open[key_id] += 1
         self._wanted.set()
@@ -108,24 +124,27 @@ class Changes:
             return None
         return [event for event in self._events if event[0] > seen]
 
-    def publish(self, topics: Collection[_Topic]) -> None:
+    def publish(self, topics: Collection[_Topic]) -> int:
+        """Tell the tabs that show one of these topics; return how many there are."""
         self.number += 1
         event = (self.number, frozenset(topics))
         self._events.append(event)
-        for tab in list(self._tabs):
-            if tab.qsize() >= _BUFFER:
+        showing = [tab for tab in self._tabs if tab.shows(topics)]
+        for tab in showing:
+            if tab.events.qsize() >= _BUFFER:
                 self._drop(tab)
             else:
-                tab.put_nowait(event)
+                tab.events.put_nowait(event)
+        return len(showing)
 
     def close(self) -> None:
         for tab in list(self._tabs):
             self._drop(tab)
 
-    def _drop(self, tab: asyncio.Queue[_Event | None]) -> None:
+    def _drop(self, tab: Tab) -> None:
         self._tabs.discard(tab)
         with suppress(asyncio.QueueFull):
-            tab.put_nowait(None)
+            tab.events.put_nowait(None)
 
     async def listen(self) -> None:
         """Publish what changes, for as long as a tab is open."""
@@ -138,14 +157,15 @@ class Changes:
     async def _listen_until_unwanted(self) -> None:
         pending, newest = await self._look()
         # What has changed while nobody listened is not known.
-        self.publish({_EVERYTHING})
+        told = self.publish({_EVERYTHING})
         while self._wanted.is_set():
-            await asyncio.sleep(_INTERVAL + _INTERVAL_OF_TAB * len(self._tabs))
+            await asyncio.sleep(_INTERVAL + _PAUSE_OF_TAB * told)
+            told = 0
             pending_before, newest_before = pending, newest
             pending, newest = await self._look()
             topics = _topics(pending_before, pending) | await self._topics_of_newest(newest_before, newest)
             if topics:
-                self.publish(topics)
+                told = self.publish(topics)
 
     async def _topics_of_newest(self, before: Newest, now: Newest) -> set[_Topic]:
         topics: set[_Topic] = set()
@@ -191,37 +211,41 @@ async def stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    async with changes.subscribed(session.caller.key_id) as tab:
+    async with changes.subscribed(session.caller.key_id, _asked(request)) as tab:
         # A tab that is not told now connects again, and catches up: so it ends the stream when the database is away.
         with suppress(ConnectionError, TimeoutError, Unavailable):
             await _write_events(request, response, changes, tab)
     return response
 
 
-async def _write_events(
-    request: web.Request, response: web.StreamResponse, changes: Changes, tab: asyncio.Queue[_Event | None]
-) -> None:
+def _asked(request: web.Request) -> frozenset[str] | None:
+    """Return the topics that the page shows; None where it does not say."""
+    topics = request.query.get("topics")
+    return None if topics is None or len(topics) > _LONGEST_TOPICS else frozenset(topics.split())
+
+
+async def _write_events(request: web.Request, response: web.StreamResponse, changes: Changes, tab: Tab) -> None:
     """Write until the session or the queue ends; raises ConnectionError, TimeoutError and Unavailable."""
     await response.prepare(request)
     missed = changes.missed(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
     await _write(response, b"retry: %d\n\n" % _RETRY)
-    await _send(request, response, changes, missed or [(changes.number, frozenset({_EVERYTHING}))])
+    await _send(request, response, changes, tab, missed or [(changes.number, frozenset({_EVERYTHING}))])
     clock = asyncio.get_running_loop().time
     checked = clock()
     while True:
         event: _Event | None = (changes.number, frozenset())
         try:
             async with asyncio.timeout(_HEARTBEAT):
-                event = await tab.get()
+                event = await tab.events.get()
         except TimeoutError:
-            await _write(response, b": still here\n\n")
+            await _write(response, BEAT)
         if event is None:
             return
         if clock() - checked > _SESSION_CHECK:
             if not await is_current(request):
                 return
             checked = clock()
-        await _send(request, response, changes, [event])
+        await _send(request, response, changes, tab, [event])
 
 
 async def _write(response: web.StreamResponse, text: bytes) -> None:
@@ -230,9 +254,9 @@ async def _write(response: web.StreamResponse, text: bytes) -> None:
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, changes: Changes, events: Collection[_Event]
+    request: web.Request, response: web.StreamResponse, changes: Changes, tab: Tab, events: Collection[_Event]
 ) -> None:
-    found = frozenset[_Topic]().union(*(event[1] for event in events))
+    found = [topic for topic in frozenset[_Topic]().union(*(event[1] for event in events)) if tab.shows([topic])]
     if topics := await _visible(request, found):
         number = max(event[0] for event in events)
         data = orjson.dumps(sorted(topics))

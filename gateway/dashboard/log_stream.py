@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.api.procedures.application_logs import host_of
+from gateway.dashboard.live import BEAT
 from gateway.dashboard.procedures import call, may_still
 from gateway.dashboard.sessions import SESSION
 from gateway.docker import application_logs
@@ -79,7 +80,7 @@ async def _respond(request: web.Request, response: web.StreamResponse, applicati
                 checked = clock()
             if not done:
                 if clock() - written >= _HEARTBEAT:
-                    await _write(response, b": still here\n\n")
+                    await _write(response, BEAT)
                     written = clock()
                 continue
             together = coming.result()

@@ -21,7 +21,7 @@ from gateway.api.rpc.auth import authenticate_key
 from gateway.model.api_keys import Caller
 from gateway.model.errors import Forbidden, Unauthenticated
 from gateway.store import sign_ins
-from gateway.store.database import transaction
+from gateway.store.database import statement, transaction
 from gateway.store.sign_ins import base_of
 
 #: the addresses of all pages begin with it
@@ -83,7 +83,7 @@ async def find(request: web.Request) -> Session | None:
     """Return the session of the request; None without a valid one."""
     if (token := _token(request)) is None:
         return None
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[CONTEXT].pool) as connection:
         found = await sign_ins.select_sign_in(connection, token, idle=_IDLE)
     if found is None:
         return None

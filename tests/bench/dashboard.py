@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway.cli.demo.process import GatewayProcess, gateway_process
 from gateway.store.embedded_postgres import embedded_postgres
-from tests.bench.accepting import REPOSITORIES, prepare
+from tests.bench.accepting import REPOSITORIES, SETTINGS, prepare
 from tests.bench.load import Pushes, send
 from tests.bench.report import Figure, bound, figure
 from tests.bench.starting import resident, ticks
@@ -29,7 +29,7 @@ _ADDED = """
 
 async def measure(directory: Path) -> list[Figure]:
     """Measure with tabs and without in turn; the tabs fetch what they show when they are told of a change."""
-    async with gateway_process(directory / "dashboard", f"unix://{directory}/none") as gateway:
+    async with gateway_process(directory / "dashboard", f"unix://{directory}/none", SETTINGS) as gateway:
         path = await prepare(gateway, REPOSITORIES)
         async with embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])) as url:
             connection = await asyncpg.connect(url)

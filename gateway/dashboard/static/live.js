@@ -5,18 +5,21 @@
   const PAUSE = 250; // milliseconds between two fetches of one element, at least
   const HIDDEN = 20000; // milliseconds after which a hidden tab closes its stream
   const SLOWEST = 15000; // milliseconds between two attempts to connect, at most
+  const SILENCE = 40000; // milliseconds without any event after which the connection is taken for dead
 
   const page = document.documentElement;
+  const text = (name) => document.body.dataset["text" + name];
   let source = null;
   let lastSeen = "";
   let delay = 1000;
   let closing = 0;
+  let silent = 0;
   const waiting = new Map(); // element -> timer
   const fetched = new WeakMap(); // element -> when
 
-  const status = (text) => {
+  const status = (what) => {
     const shown = document.getElementById("live");
-    if (shown && shown.textContent !== text) shown.textContent = text;
+    if (shown && shown.textContent !== what) shown.textContent = what;
   };
 
   const isTyping = (element) =>
@@ -57,20 +60,33 @@
 
   const connect = () => {
     if (source || !page.dataset.stream || !document.querySelector("[data-live]")) return;
-    const from = lastSeen ? "?after=" + encodeURIComponent(lastSeen) : "";
-    source = new EventSource(page.dataset.stream + from);
-    source.addEventListener("open", () => { delay = 1000; status("live"); });
-    source.addEventListener("changed", (event) => { lastSeen = event.lastEventId; changed(JSON.parse(event.data)); });
-    source.addEventListener("error", () => {
+    // Of other topics the gateway tells nothing: a tab that shows one deployment is not woken by all the others.
+    const shown = [...document.querySelectorAll("[data-live]")].flatMap((element) => element.dataset.live.split(" "));
+    const asked = new URLSearchParams({ topics: [...new Set(shown)].join(" ") });
+    if (lastSeen) asked.set("after", lastSeen);
+    source = new EventSource(page.dataset.stream + "?" + asked);
+    const lost = () => {
       disconnect();
       leaveIfSignedOut();
-      status("reconnecting …");
+      status(text("Reconnecting"));
       setTimeout(connect, delay);
       delay = Math.min(delay * 2, SLOWEST);
+    };
+    // A network that is cut says nothing: then the beats stay away.
+    const heard = () => { clearTimeout(silent); silent = setTimeout(lost, SILENCE); };
+    heard();
+    source.addEventListener("open", () => { delay = 1000; status(text("Live")); heard(); });
+    source.addEventListener("changed", (event) => {
+      lastSeen = event.lastEventId;
+      heard();
+      changed(JSON.parse(event.data));
     });
+    source.addEventListener("beat", heard);
+    source.addEventListener("error", lost);
   };
 
   const disconnect = () => {
+    clearTimeout(silent);
     if (source) source.close();
     source = null;
   };
@@ -78,7 +94,7 @@
   document.addEventListener("visibilitychange", () => {
     clearTimeout(closing);
     if (document.hidden) {
-      closing = setTimeout(() => { disconnect(); status("paused"); }, HIDDEN);
+      closing = setTimeout(() => { disconnect(); status(text("Paused")); }, HIDDEN);
     } else {
       connect();
     }
@@ -95,16 +111,16 @@
   const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const ago = (moment) => {
     const passed = Math.floor((Date.now() - moment.getTime()) / 1000);
-    if (passed < 1) return "now";
+    if (passed < 1) return text("Now");
     const [size, unit] = units.find(([least]) => passed >= least);
-    return Math.floor(passed / size) + " " + unit + " ago";
+    return text("Ago").replace("{length}", Math.floor(passed / size) + " " + unit);
   };
   const localTimes = () => {
     for (const shown of document.querySelectorAll("time[datetime]")) {
       const moment = new Date(shown.dateTime);
       const absolute = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
-      const text = shown.classList.contains("ago") ? ago(moment) : absolute;
-      if (shown.textContent !== text) shown.textContent = text;
+      const said = shown.classList.contains("ago") ? ago(moment) : absolute;
+      if (shown.textContent !== said) shown.textContent = said;
       if (shown.title !== absolute) shown.title = absolute;
     }
   };
@@ -113,7 +129,6 @@
 
   // -- keys: / searches, g and a letter goes to a page, ? shows the list
 
-  const pages = { o: "", d: "/deployments", i: "/inbox", w: "/webhooks", r: "/registries", s: "/servers", k: "/keys", p: "/projects", a: "/audit", v: "/approvals", l: "/releases" };
   let going = 0;
   document.addEventListener("keydown", (event) => {
     const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.target.isContentEditable;
@@ -126,9 +141,9 @@
       if (help && help.showModal) { event.preventDefault(); help.showModal(); }
     } else if (event.key === "g") {
       going = Date.now();
-    } else if (going && Date.now() - going < 1500 && event.key in pages && page.dataset.prefix) {
-      event.preventDefault();
-      window.location.href = page.dataset.prefix + pages[event.key];
+    } else if (going && Date.now() - going < 1500 && /^[a-z]$/.test(event.key)) {
+      const link = document.querySelector(`nav a[data-key=${event.key}]`);
+      if (link) { event.preventDefault(); link.click(); }
     }
   });
 
@@ -139,7 +154,7 @@
       button.hidden = !navigator.clipboard;
       button.addEventListener("click", async () => {
         await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-        button.textContent = "Copied";
+        button.textContent = text("Copied");
       });
     }
   });

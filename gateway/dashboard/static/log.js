@@ -22,7 +22,9 @@
     let inChunk = 0;
     let wanted = "";
 
-    const say = (text) => { if (status.textContent !== text) status.textContent = text; };
+    const say = (what) => { if (status.textContent !== what) status.textContent = what; };
+    const text = (name, number = 0, more = 0) =>
+      shown.dataset["text" + name].replace("{number}", number).replace("{more}", more);
 
     // Adds text with its colours; other control sequences are left out.
     const draw = (parent, text) => {
@@ -82,7 +84,7 @@
       while (done < waiting.length && performance.now() < until) append(waiting[done++]);
       waiting.splice(0, done);
       if (atEnd) shown.scrollTop = shown.scrollHeight;
-      say(count + " lines" + (waiting.length ? ", " + waiting.length + " to show" : ""));
+      say(waiting.length ? text("Waiting", count, waiting.length) : text("Lines", count));
       if (waiting.length) schedule();
     };
     const schedule = () => { if (!drawing) { drawing = true; requestAnimationFrame(drawWaiting); } };
@@ -96,34 +98,40 @@
 
     pause.addEventListener("click", () => {
       paused = !paused;
-      pause.textContent = paused ? "Go on" : "Pause";
+      pause.textContent = text(paused ? "On" : "Pause");
       pause.setAttribute("aria-pressed", String(paused));
       if (!paused) { shown.scrollTop = shown.scrollHeight; schedule(); }
     });
     search.addEventListener("input", () => { wanted = search.value.toLowerCase(); redraw(); });
     stamps.addEventListener("change", redraw);
 
+    const SILENCE = 40000; // milliseconds without any event after which the connection is taken for dead
     let source = null;
+    let silent = 0;
+    const heard = () => { clearTimeout(silent); silent = setTimeout(connect, SILENCE); };
     const connect = () => {
       if (source) source.close();
+      heard();
       source = new EventSource(shown.dataset.stream + (last ? "?after=" + encodeURIComponent(last) : ""));
       source.addEventListener("lines", (event) => {
         const lines = JSON.parse(event.data);
         last = event.lastEventId;
+        heard();
         count += lines.length;
         for (const line of lines) { waiting.push(line); kept.push(line); }
         if (kept.length > CHUNK * MOST) kept = kept.slice(-CHUNK * MOST);
         if (waiting.length > CHUNK * MOST) waiting = waiting.slice(-CHUNK * MOST);
         schedule();
       });
+      source.addEventListener("beat", heard);
       source.addEventListener("ended", (event) => {
         const [why] = JSON.parse(event.data);
-        say(why || "the container has ended; waiting for the next one");
+        say(why || text("Ended"));
         source.close();
         setTimeout(connect, 2000);
       });
       source.addEventListener("error", () => {
-        say("reconnecting …");
+        say(document.body.dataset.textReconnecting);
         source.close();
         document.dispatchEvent(new Event("pushdeploy:stream-lost"));
         setTimeout(connect, 2000);

@@ -123,7 +123,7 @@ async def test_a_tab_that_does_not_read_is_dropped(web: Web) -> None:
         for number in range(200):
             changes.publish({(f"topic {number}", None)})
         seen: list[Any] = []
-        while (event := await slow.get()) is not None:
+        while (event := await slow.events.get()) is not None:
             seen.append(event)
         assert len(seen) < 200
         assert changes.tabs == 0
