@@ -125,14 +125,20 @@ VENDOR := gateway/dashboard/static/vendor
 .PHONY: vendor
 vendor: ## Fetch the scripts and the style sheet of the dashboard again, and compare their checksums.
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	npm pack --silent --pack-destination "$$folder" htmx.org@2.0.11 idiomorph@0.8.0 @picocss/pico@2.1.1 >/dev/null; \
+	npm pack --silent --pack-destination "$$folder" htmx.org@2.0.11 idiomorph@0.8.0 @picocss/pico@2.1.1 uplot@1.6.32 >/dev/null; \
 	for one in "$$folder"/*.tgz; do mkdir "$${one%.tgz}"; tar xzf "$$one" -C "$${one%.tgz}" --strip-components 1; done; \
 	cp "$$folder"/htmx.org-*/dist/htmx.min.js "$$folder"/idiomorph-*/dist/idiomorph-ext.min.js \
-	    "$$folder"/picocss-pico-*/css/pico.classless.min.css $(VENDOR)/; \
+	    "$$folder"/picocss-pico-*/css/pico.classless.min.css "$$folder"/uplot-*/dist/uPlot.iife.min.js \
+	    "$$folder"/uplot-*/dist/uPlot.min.css $(VENDOR)/; \
 	cp "$$folder"/htmx.org-*/LICENSE $(VENDOR)/htmx.LICENSE; \
 	cp "$$folder"/idiomorph-*/LICENSE $(VENDOR)/idiomorph.LICENSE; \
 	cp "$$folder"/picocss-pico-*/LICENSE.md $(VENDOR)/pico.LICENSE; \
+	cp "$$folder"/uplot-*/LICENSE $(VENDOR)/uplot.LICENSE; \
 	cd $(VENDOR) && sha256sum --check --quiet SHA256SUMS
+
+.PHONY: texts
+texts: $(READY) ## List the texts of the pages in gateway/dashboard/texts/en.json.
+	@$(BIN)/python -m tests.scripts.texts
 
 proxy: setup ## Update an application behind nginx under load.
 	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null

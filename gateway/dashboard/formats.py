@@ -1,5 +1,6 @@
 """How values are written on the pages. It performs no I/O."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from markupsafe import Markup, escape
@@ -9,6 +10,8 @@ from gateway.model.reference import Reference
 
 #: stands where there is no value
 NOTHING = "\N{EN DASH}"
+
+AGO, NOW = "%(length)s ago", "now"
 
 _SHORT = 12  # characters of a digest
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -29,7 +32,7 @@ def at(moment: datetime | str | None) -> Markup:
     )
 
 
-def ago(moment: datetime | str | None) -> Markup:
+def ago(moment: datetime | str | None, *, translate: Callable[[str], str]) -> Markup:
     """Return a time element that says how long ago it was."""
     if moment is None:
         return escape(NOTHING)
@@ -38,7 +41,7 @@ def ago(moment: datetime | str | None) -> Markup:
     return Markup('<time datetime="{}" class="ago" title="{}">{}</time>').format(
         moment.isoformat(timespec="seconds"),
         f"{moment:%Y-%m-%d %H:%M:%S} UTC",
-        f"{_largest(passed)} ago" if passed >= timedelta(seconds=1) else "now",
+        translate(AGO) % {"length": _largest(passed)} if passed >= timedelta(seconds=1) else translate(NOW),
     )
 
 

@@ -1,12 +1,14 @@
 """Send a form: it calls one procedure of the API, and then shows a page.
 
-The fields are the procedure's inputs. Empty ones are left out, but for `name!`; `name[]` is a list, one element a line.
+The fields are the procedure's inputs. Empty ones are left out, but for `name!`; `name[]` is a list, one element a line,
+and `name{}` is a mapping, one `NAME=value` a line.
 The fields `form` and `then` are the form's own: its token, and the page that follows.
 """
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -15,7 +17,7 @@ from gateway.api.rpc.trpc import UNDEFINED
 from gateway.dashboard.fields import read_fields
 from gateway.dashboard.live import CHANGES, LISTS
 from gateway.dashboard.procedures import call_whole
-from gateway.dashboard.rendering import page, redirect
+from gateway.dashboard.rendering import page, public_address, redirect
 from gateway.dashboard.sessions import PREFIX, SESSION, own_page, refuse_other_sites
 from gateway.model.errors import Forbidden
 
@@ -31,7 +33,7 @@ OFFERED = frozenset(
         "application.rollback",
         "application.delete",
         "application.saveEnvironment",
-        "application.saveDockerProvider",
+        "application.update",
         "approval.approve",
         "approval.reject",
         "deployment.cancel",
@@ -51,17 +53,24 @@ OFFERED = frozenset(
         "registry.create",
         "registry.remove",
         "registry.testRegistryById",
+        "registry.update",
         "server.create",
         "server.remove",
+        "server.update",
         "server.validate",
         "user.createApiKey",
         "user.deleteApiKey",
         "project.create",
         "project.remove",
+        "project.update",
+        "environment.create",
+        "environment.remove",
     }
 )
 #: their answers have secrets that are shown once
 _SHOWN_ONCE = frozenset({"webhook.create", "webhook.rotate", "user.createApiKey"})
+#: they try something out, and the answer is that it works
+_TRIES = frozenset({"registry.testRegistryById", "server.validate"})
 _OWN_FIELDS = frozenset({"form", "then"})
 
 
@@ -79,10 +88,30 @@ async def send(request: web.Request) -> web.StreamResponse:
     except CallError as error:
         return page(request, "error.html", status=HTTPStatus(error.problem.status), problem=error.problem, back=then)
     if name in _SHOWN_ONCE and answered.value is not UNDEFINED:
-        return page(request, "shown_once.html", name=name, answer=answered.value, then=then)
+        return _show_once(request, answered.value, then)
+    if name in _TRIES:
+        return page(request, "worked.html", name=name, then=then)
     request.app[CHANGES].publish(LISTS)
     deployment_id = answered.headers.get("X-Deployment-Id")
     return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else then)
+
+
+def _show_once(request: web.Request, answer: Mapping[str, Any], then: str) -> web.Response:
+    """Show a secret that was made, and for a webhook what to do with it. It is not shown again."""
+    path, endpoint_id = answer.get("path"), answer.get("endpointId")
+    url = f"{public_address(request)}{path}" if path else None
+    header = answer.get("header")
+    return page(
+        request,
+        "shown_once.html",
+        key=answer.get("key"),
+        url=url,
+        # A webhook without a header has no other secret than its address.
+        secret=answer.get("secret") if header else None,
+        header=header,
+        source=answer.get("source") if endpoint_id else None,
+        then=f"{PREFIX}/webhooks/{quote(endpoint_id, safe='')}" if endpoint_id else then,
+    )
 
 
 def _given(fields: Mapping[str, str]) -> dict[str, Any]:
@@ -93,6 +122,9 @@ def _given(fields: Mapping[str, str]) -> dict[str, Any]:
         text = text.replace("\r\n", "\n")  # noqa: PLW2901 - as browsers write the ends of lines
         if name.endswith("[]"):
             given[name.removesuffix("[]")] = [line.strip() for line in text.split("\n") if line.strip()]
+        elif name.endswith("{}"):
+            pairs = (line.partition("=") for line in text.split("\n") if line.strip())
+            given[name.removesuffix("{}")] = {key.strip(): value.strip() for key, _, value in pairs}
         elif text.strip() or name.endswith("!"):
             given[name.removesuffix("!")] = text
     return given

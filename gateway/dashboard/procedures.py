@@ -14,6 +14,9 @@ from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED
 from gateway.dashboard.sessions import SESSION, is_current
 from gateway.model.errors import Forbidden, NotFound
+from gateway.store import resource_owners
+from gateway.store.database import statement
+from gateway.store.projects import select_project_names
 
 
 async def call(request: web.Request, name: str, **given: Any) -> Any:
@@ -51,6 +54,16 @@ async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:
         return await call(request, name, **given)
     except CallError:
         return None
+
+
+async def project_names(request: web.Request) -> dict[str, str]:
+    """Return the projects that a filter offers, by id."""
+    if not may(request, "project.all"):
+        return {}
+    grants = request[SESSION].caller.grants
+    async with statement(request.app[CONTEXT].pool) as connection:
+        own = None if grants is None else await resource_owners.select_projects(connection, grants)
+        return await select_project_names(connection, only=own)
 
 
 async def may_still(request: web.Request, name: str, **given: Any) -> bool:

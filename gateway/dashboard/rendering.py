@@ -5,14 +5,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from gateway.dashboard import formats
+from gateway.api.context import CONTEXT
+from gateway.dashboard import formats, texts
 from gateway.dashboard.procedures import may
 from gateway.dashboard.sessions import PREFIX, SESSION
 
@@ -40,6 +41,9 @@ _FILES = (
     "vendor/idiomorph-ext.min.js",
     "live.js",
     "log.js",
+    "chart.js",
+    "vendor/uPlot.iife.min.js",
+    "vendor/uPlot.min.css",
     "icon.svg",
 )
 
@@ -89,7 +93,8 @@ async def serve_static(request: web.Request) -> web.Response:
 
 
 @cache
-def _templates() -> "jinja2.Environment":
+def templates(language: str = texts.ENGLISH) -> "jinja2.Environment":
+    """Return the templates of a language that there is."""
     import jinja2  # three megabytes, which a gateway whose pages nobody opens does not need
 
     environment = jinja2.Environment(
@@ -98,17 +103,36 @@ def _templates() -> "jinja2.Environment":
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    environment.policies["ext.i18n.trimmed"] = True
+    translate = texts.translator(language)
+    # No text has a plural: none would do for all languages.
+    environment.install_gettext_callables(  # type: ignore[attr-defined]  # of its i18n extension
+        translate, lambda one, _other, _number: translate(one), newstyle=True
     )
     environment.filters.update(
         at=formats.at,
-        ago=formats.ago,
+        ago=partial(formats.ago, translate=translate),
         seconds=formats.seconds,
         short_digest=formats.short_digest,
         image_name=formats.image_name,
+        word=lambda value: translate(texts.word(value)),
     )
     environment.globals["static"] = lambda name: static_files()[name].address
     environment.globals["prefix"] = PREFIX
+    environment.globals["language"] = language
     return environment
+
+
+def language_of(request: web.Request) -> str:
+    """Return the language of the pages that the browser asks for."""
+    return texts.choose(request.headers.get("Accept-Language", ""), texts.languages())
+
+
+def public_address(request: web.Request) -> str:
+    """Return the address of the gateway, as those who send to it reach it."""
+    return request.app[CONTEXT].settings.public_url or f"{request.scheme}://{request.host}"
 
 
 def redirect(to: str) -> web.Response:
@@ -120,7 +144,7 @@ def page(request: web.Request, template: str, *, status: HTTPStatus = HTTPStatus
     """Respond with a page. Its template finds the session, the address and what the caller may do."""
     session = request.get(SESSION)
     html = (
-        _templates()
+        templates(language_of(request))
         .get_template(template)
         .render(
             {

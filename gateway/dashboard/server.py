@@ -38,10 +38,13 @@ def add_dashboard(application_: web.Application) -> None:
     application_[oidc_issuer.ISSUER] = oidc_issuer.Issuer()
     application_[FRAGMENTS] = Fragments()
     application_[log_stream.STREAMS] = {}
+    application_[application.LABELS] = {}
     application_.on_shutdown.extend([live.close_streams, log_stream.close_streams])
     pages: dict[str, Handler] = {
         "": overview.show,
         "/applications/{application_id}": application.show,
+        "/applications/{application_id}/back/{deployment_id}": application.show_version,
+        "/applications/{application_id}/times": application.show_times,
         "/applications/{application_id}/log": application.show_log,
         "/applications/{application_id}/log/stream": log_stream.stream,
         "/deployments": activity.show,
@@ -53,6 +56,7 @@ def add_dashboard(application_: web.Application) -> None:
         "/inbox": inbox.show,
         "/inbox/{delivery_id}": inbox.show_one,
         "/webhooks": settings.show_webhooks,
+        "/webhooks/{endpoint_id}": settings.show_webhook,
         "/registries": settings.show_registries,
         "/servers": settings.show_servers,
         "/keys": settings.show_keys,

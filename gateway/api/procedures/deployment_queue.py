@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gateway.admin.context import Context
-from gateway.admin.inputs import Input
+from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._pagination import ShortPaged, headers
 from gateway.api.procedures._response import Response
 from gateway.api.procedures.deployment import (
@@ -18,7 +18,7 @@ from gateway.api.procedures.deployment import (
 )
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
-from gateway.model.deployments import Deployment, Status, StepRecord
+from gateway.model.deployments import Deployment, Kind, Status, StepRecord
 from gateway.model.errors import Conflict
 from gateway.queue import cancel, history
 from gateway.store import (
@@ -32,6 +32,7 @@ from gateway.store import (
     versions,
 )
 from gateway.store.database import Connection, transaction
+from gateway.store.deployment_search import DeploymentFilter, select_matching
 
 procedures = Procedures()
 
@@ -43,6 +44,20 @@ _Kind = Literal[
 class OfKind(ShortPaged):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: _Kind = "application"
+
+
+class OfAll(ShortPaged):
+    """Which deployments to list; without a filter, all."""
+
+    q: Annotated[Words, Field(description="Part of the application's name, or of the image.")] = ""
+    state: Status | None = None
+    kind: Kind | None = None
+    application_id: Id | None = None
+    project_id: Id | None = None
+
+    @property
+    def wanted(self) -> DeploymentFilter:
+        return DeploymentFilter(self.q.strip(), self.state, self.kind, self.application_id, self.project_id)
 
 
 class Read(Named):
@@ -134,18 +149,23 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
 
 
 @procedures.query("deployment.allCentralized", gives=list[CentralRow], access=KeyAccess.FILTERED)
-async def select_central(context: Context, given: ShortPaged) -> Answer:
+async def select_central(context: Context, given: OfAll) -> Answer:
     """List the deployments of all applications, newest first.
 
-    A restricted key gets only those of its own applications.
+    A restricted key gets only those of its own applications. With a filter, a page can have few rows although another
+    one follows.
     """
-    page, grants = given.page, context.caller.grants
+    page, grants, wanted = given.page, context.caller.grants, given.wanted
     async with transaction(context.pool) as connection:
-        if grants is None:
-            found = await deployments.select_deployments(connection, page)
+        only = None if grants is None else await resource_owners.select_covered(connection, grants)
+        if wanted != DeploymentFilter():
+            found, following = await select_matching(connection, wanted, page, only=only)
         else:
-            covered = await resource_owners.select_covered(connection, grants)
-            found = await deployments.select_deployments_of(connection, covered, page)
+            if only is None:
+                found = await deployments.select_deployments(connection, page)
+            else:
+                found = await deployments.select_deployments_of(connection, only, page)
+            following = page.next(found, deployments.place)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
         owners = await _owners(connection, [one.application_id for one in found])
     return Answer(
@@ -154,7 +174,7 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
             for one in found
             if one.application_id in owners
         ],
-        headers=headers(page.next(found, deployments.place)),
+        headers=headers(following),
     )
 
 

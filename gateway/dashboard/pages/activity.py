@@ -2,14 +2,18 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.api.procedures._pagination import NEXT_HEADER
-from gateway.dashboard.procedures import call, call_whole
+from gateway.dashboard.procedures import call, call_whole, project_names
 from gateway.dashboard.rendering import page
+from gateway.model.deployments import Kind, Status
 
+#: the filter in the address, by the name of the procedure's input
+_FILTER = {"q": "q", "state": "state", "kind": "kind", "application": "applicationId", "project": "projectId"}
 _PAGE = 50  # rows
 _EXPORTED = 1000  # rows
 _CSV = ("createdAt", "finishedAt", "application", "kind", "state", "image", "digest", "code", "message", "requestedBy")
@@ -17,22 +21,37 @@ _CSV = ("createdAt", "finishedAt", "application", "kind", "state", "image", "dig
 
 async def show(request: web.Request) -> web.Response:
     """Show the deployments, newest first."""
-    given = {"limit": _PAGE} | ({"cursor": cursor} if (cursor := request.query.get("cursor")) else {})
+    filtered, cursor = _filter(request), request.query.get("cursor")
+    given = {"limit": _PAGE, **_inputs(filtered)} | ({"cursor": cursor} if cursor else {})
     answered = await call_whole(request, "deployment.allCentralized", given)
     following = answered.headers.get(NEXT_HEADER)
     live = request.headers.get("HX-Target") == "deployments"
+    projects = {} if live else await project_names(request)
     return page(
         request,
         "deployments_live.html" if live else "deployments.html",
         rows=answered.value,
-        older=urlencode({"cursor": following}) if following else None,
+        older=urlencode({**filtered, "cursor": following}) if following else None,
         first=not cursor,
+        wanted=filtered,
+        filter=urlencode(filtered),
+        states=[one.value for one in Status],
+        kinds=[one.value for one in Kind],
+        projects=projects,
     )
 
 
+def _filter(request: web.Request) -> dict[str, str]:
+    return {name: text for name in _FILTER if (text := request.query.get(name, "").strip())}
+
+
+def _inputs(filtered: Mapping[str, str]) -> dict[str, str]:
+    return {_FILTER[name]: text for name, text in filtered.items()}
+
+
 async def export(request: web.Request) -> web.Response:
-    """Respond with the newest deployments as CSV."""
-    rows = await call(request, "deployment.allCentralized", limit=_EXPORTED)
+    """Respond with the newest deployments that the filter matches as CSV."""
+    rows = await call(request, "deployment.allCentralized", limit=_EXPORTED, **_inputs(_filter(request)))
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_CSV)

@@ -1,12 +1,33 @@
 """One application: what runs, what the next deployment changes, its history, its log, and what can be done."""
 
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
 from aiohttp import web
 
-from gateway.dashboard.procedures import call, call_if_allowed
+from gateway.api.context import CONTEXT
+from gateway.api.procedures.application_logs import host_of
+from gateway.dashboard.image_labels import Label, read_labels
+from gateway.dashboard.procedures import call, call_if_allowed, may
 from gateway.dashboard.rendering import page
+from gateway.docker.engine import images
+from gateway.model.applications import Application
+from gateway.model.configuration_diff import pending_changes
+from gateway.model.errors import GatewayError, RolloutError
+from gateway.model.reference import Reference
+from gateway.store import applications, environments, serving, versions
+from gateway.store.database import statement, transaction
+from gateway.store.serving import Serving
 
 _LINES = {"100": 100, "500": 500, "2000": 2000, "10000": 10_000}
 _AGES = ("all", "10m", "1h", "24h", "7d")
+_DEPLOYMENTS = 100  # whose durations are shown
+_SLOWEST_ENGINE = 1.0  # seconds until the page is shown without the labels of the image
+_MOST_LABELS = 1000  # images
+
+#: the labels of images by digest, which never change
+LABELS: web.AppKey[dict[str, Mapping[str, str]]] = web.AppKey("image_labels")
 
 
 async def show(request: web.Request) -> web.Response:
@@ -15,12 +36,19 @@ async def show(request: web.Request) -> web.Response:
     found = await call(request, "application.one", applicationId=application_id)
     history = await call(request, "deployment.all", applicationId=application_id, limit=20)
     live = request.headers.get("HX-Target") == "application"
+    context = request.app[CONTEXT]
+    async with transaction(context.pool) as connection:
+        runs = await serving.select_serving_deployment(connection, application_id)
+        stored = await applications.select_application(connection, context.vault, application_id)
+        feeds = await serving.select_feeds(connection, application_id) if may(request, "webhook.all") else []
     return page(
         request,
         "application_live.html" if live else "application.html",
         app=found,
         history=history,
-        serving=next((one for one in history if one["state"] == "succeeded" and one["digest"]), None),
+        serving=runs,
+        labels=await _labels(request, stored, runs),
+        feeds=feeds,
         underway=[one for one in history if one["state"] in {"queued", "running"}],
         pending=await call_if_allowed(request, "application.pending", applicationId=application_id) or [],
         subscriptions=await call_if_allowed(request, "subscription.all", applicationId=application_id) or [],
@@ -28,6 +56,53 @@ async def show(request: web.Request) -> web.Response:
         promotions=await call_if_allowed(request, "promotion.all", applicationId=application_id) or [],
         variables=_names(found["env"]),
     )
+
+
+async def _labels(request: web.Request, application: Application, runs: Serving | None) -> list[Label]:
+    """Return what the image that serves says of itself; nothing where its engine does not say it at once."""
+    if runs is None or runs.digest is None or runs.reference is None:
+        return []
+    name = f"{Reference.parse(runs.reference).repository}@{runs.digest}"
+    known = request.app[LABELS]
+    if name not in known:
+        with suppress(GatewayError, RolloutError, TimeoutError):
+            async with asyncio.timeout(_SLOWEST_ENGINE):
+                image = await images.inspect(host_of(request.app[CONTEXT], application).engine, name)
+            if image is not None:
+                if len(known) >= _MOST_LABELS:
+                    known.clear()
+                known[name] = image.config.get("Labels") or {}
+    return read_labels(known.get(name, {}))
+
+
+async def show_version(request: web.Request) -> web.Response:
+    """Show what a rollback to the version of a deployment changes, before it is asked for."""
+    application_id, deployment_id = request.match_info["application_id"], request.match_info["deployment_id"]
+    found = await call(request, "application.one", applicationId=application_id)
+    context = request.app[CONTEXT]
+    async with transaction(context.pool) as connection:
+        stored = await applications.select_application(connection, context.vault, application_id)
+        stored, _ = await environments.resolve_variables(connection, context.vault, stored)
+        version = await versions.select_version(connection, context.vault, stored, deployment_id)
+        runs = await versions.select_serving(connection, context.vault, stored)
+    return page(
+        request,
+        "version.html",
+        app=found,
+        deployment_id=deployment_id,
+        version=version.reference,
+        now_runs=str(runs.reference) if runs is not None and runs.reference is not None else None,
+        differences=[one for one in pending_changes(version.application, runs) if one.field != "dockerImage"],
+    )
+
+
+async def show_times(request: web.Request) -> web.Response:
+    """Show how long the application's deployments took."""
+    application_id = request.match_info["application_id"]
+    found = await call(request, "application.one", applicationId=application_id)
+    async with statement(request.app[CONTEXT].pool) as connection:
+        rows = await serving.select_ended(connection, application_id, _DEPLOYMENTS)
+    return page(request, "times.html", app=found, rows=rows)
 
 
 async def show_log(request: web.Request) -> web.Response:

@@ -7,9 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.api.context import CONTEXT
 from gateway.dashboard.formats import parse_moment
 from gateway.dashboard.procedures import call, call_if_allowed
 from gateway.dashboard.rendering import page
+from gateway.model.deployments import Kind
+from gateway.store import serving
+from gateway.store.database import statement
 
 _WIDTH = 600.0  # of the timeline, in its own units
 _LEAST = 2.0  # of a bar, so that it is seen
@@ -40,6 +44,12 @@ async def show(request: web.Request) -> web.Response:
         for one in found["deliveries"][:20]
         if (delivery := await call_if_allowed(request, "delivery.one", deliveryId=one)) is not None
     ]
+    replaced = None
+    if found["state"] == "succeeded" and found["kind"] in {Kind.DEPLOY, Kind.REDEPLOY, Kind.ROLLBACK}:
+        async with statement(request.app[CONTEXT].pool) as connection:
+            replaced = await serving.select_serving_deployment(
+                connection, found["applicationId"], before=parse_moment(found["finishedAt"])
+            )
     live = request.headers.get("HX-Target") == "deployment"
     return page(
         request,
@@ -47,6 +57,7 @@ async def show(request: web.Request) -> web.Response:
         one=found,
         app=app,
         deliveries=deliveries,
+        replaced=replaced,
         bars=timeline(parse_moment(found["createdAt"]), found["steps"], datetime.now(UTC)),
         width=_WIDTH,
     )

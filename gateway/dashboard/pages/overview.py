@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard.procedures import call_if_allowed, may
+from gateway.dashboard.procedures import call_if_allowed, may, project_names
 from gateway.dashboard.rendering import page
 from gateway.dashboard.sessions import SESSION
 from gateway.model.deployments import Deployment, StepRecord
 from gateway.store import applications, overview, queue, queue_position, resource_owners, steps
 from gateway.store.database import Connection, transaction
 from gateway.store.overview import OverviewFilter
-from gateway.store.projects import select_project_names
 from gateway.store.queue_position import Wait
 
 _PAGE = 100  # applications
@@ -22,7 +21,6 @@ _MAX_WORDS = 255
 
 #: what the filter offers
 STATES = {
-    "": "any state",
     "trouble": "in trouble",
     "running": "running",
     "healthy": "healthy",
@@ -64,11 +62,8 @@ async def show(request: web.Request) -> web.Response:
             connection, wanted, only=only, limit=_PAGE, offset=(max(number, 1) - 1) * _PAGE
         )
         pending = await select_pending(connection, only)
-        projects = {}
-        if not live and may(request, "project.all"):
-            own = None if caller.grants is None else await resource_owners.select_projects(connection, caller.grants)
-            projects = await select_project_names(connection, only=own)
     filtered = wanted != OverviewFilter()
+    projects = {} if live else await project_names(request)
     servers = [] if live else await call_if_allowed(request, "server.all") or []
     adoptable = None
     if not total and not filtered and caller.grants is None:

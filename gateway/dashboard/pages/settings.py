@@ -1,39 +1,18 @@
 """Webhooks, registries, servers, API keys and projects: made, tested, rotated and removed."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
 from gateway.dashboard.procedures import call, call_page
-from gateway.dashboard.rendering import page
+from gateway.dashboard.rendering import page, public_address
 from gateway.sources import SOURCES
 
 _PAGE = 50  # rows
 _PROJECTS = 10  # with all their applications
-
-#: what to do at each registry with the address of a webhook
-STEPS: Mapping[str, str] = MappingProxyType(
-    {
-        "dockerhub": "On hub.docker.com open the repository, Webhooks, and add the address.",
-        "github": "In the repository or organization open Settings, Webhooks, Add webhook: the address, content type "
-        "application/json, the secret, and of the events only Packages (or Registry packages).",
-        "distribution": "In the registry's config.yml add an endpoint to notifications: url is the address, and under "
-        "headers Authorization: [Bearer SECRET].",
-        "harbor": "In the project open Webhooks, New: event Artifact pushed, the address, the secret as auth header.",
-        "quay": "In the repository open Settings, Events and notifications: Push to repository, Webhook POST.",
-        "gitlab": "In the registry's configuration add a notification endpoint with the address and the header.",
-        "gitea": "In the repository or organization open Settings, Webhooks: the address, the secret, event Package.",
-        "ecr": "Make an EventBridge rule for ECR Image Action, with an API destination: the address, and the secret as "
-        "x-api-key.",
-    }
-)
+_DELIVERIES = 5  # that the page of a webhook shows
 
 
 async def show_webhooks(request: web.Request) -> web.Response:
     """Show the webhooks, and the form for a new one."""
-    public = request.app[CONTEXT].settings.public_url
     rows, older = await call_page(request, "webhook.all", _PAGE)
     return page(
         request,
@@ -41,8 +20,23 @@ async def show_webhooks(request: web.Request) -> web.Response:
         rows=rows,
         older=older,
         sources=sorted(SOURCES),
-        steps=STEPS,
-        public=public or f"{request.scheme}://{request.host}",
+        explained={name: SOURCES[name].settings for name in sorted(SOURCES) if SOURCES[name].settings},
+        public=public_address(request),
+    )
+
+
+async def show_webhook(request: web.Request) -> web.Response:
+    """Show one webhook: what to do at the registry, and what arrives."""
+    endpoint_id = request.match_info["endpoint_id"]
+    found = await call(request, "webhook.one", endpointId=endpoint_id)
+    source = SOURCES.get(found["source"])
+    live = request.headers.get("HX-Target") == "webhook"
+    return page(
+        request,
+        "webhook_live.html" if live else "webhook.html",
+        one=found,
+        header=source.header_with(found["settings"]) if source else None,
+        rows=await call(request, "delivery.all", endpointId=endpoint_id, limit=_DELIVERIES),
     )
 
 
