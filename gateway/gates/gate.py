@@ -38,7 +38,12 @@ class GateRule(BaseModel):
     """The rule of a gate, as it is stored and shown. Unknown fields are refused: a misspelt one would not protect."""
 
     model_config = ConfigDict(
-        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid"
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        defer_build=True,
     )
 
 

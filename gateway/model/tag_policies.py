@@ -22,13 +22,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Protocol, Self, TypeGuard
+from typing import TYPE_CHECKING, Protocol, Self, TypeGuard
 
 import re2
-from semantic_version import NpmSpec, Version
 
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Tag, parse_tag
+
+if TYPE_CHECKING:
+    from semantic_version import NpmSpec, Version
 
 _MAX_PATTERN_LENGTH = 256
 _MAX_GLOBS = 32
@@ -158,8 +160,10 @@ def _parse_pattern_tag(pattern: str) -> Tag:
 
 
 @lru_cache(maxsize=4096)
-def _parse_version(tag: str) -> Version | None:
+def _parse_version(tag: str) -> "Version | None":
     """Parse three numbers with an optional `v` and prerelease. `1.2` is a moving tag, not a version."""
+    from semantic_version import Version
+
     try:
         return Version(tag.removeprefix("v"))
     except ValueError:
@@ -167,7 +171,9 @@ def _parse_version(tag: str) -> Version | None:
 
 
 @lru_cache(maxsize=1024)
-def _parse_range(pattern: str) -> NpmSpec:
+def _parse_range(pattern: str) -> "NpmSpec":
+    from semantic_version import NpmSpec
+
     try:
         return NpmSpec(_NPM_NOTATION.sub("", " ".join(pattern.replace(",", " ").split())))
     # AttributeError: of a range with a hyphen whose upper end is no version.

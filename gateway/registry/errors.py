@@ -1,6 +1,5 @@
 """Classify a registry's error responses and failed connections. It performs no I/O."""
 
-import difflib
 import errno
 import heapq
 import socket
@@ -151,6 +150,8 @@ def nearest_tags(reference: Reference, tags: Sequence[str]) -> list[str]:
     >>> nearest_tags(Reference.parse("app:v1.0.0"), ["latest", "v1.0.1", "1.0.0"])
     ['1.0.0', 'v1.0.1', 'latest']
     """
+    import difflib  # for a message alone
+
     wanted = reference.tag or "latest"
     # A comparison takes the square of the lengths. So only tags that begin or end alike are compared.
     likely = heapq.nlargest(_COMPARED, dict.fromkeys(tags), key=lambda tag: _similarity(wanted, tag))

@@ -26,6 +26,7 @@ class Form(BaseModel):
         alias_generator=to_camel,
         extra="forbid",
         use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     @model_validator(mode="before")
