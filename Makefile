@@ -57,7 +57,8 @@ run: $(READY) ## Serve.
 demo: setup ## Push v2 of an application and watch it deployed, for real, in a minute.
 	@$(BIN)/gateway demo
 
-check: $(READY) ## Format, lint, types, imports.
+check: $(READY) ## Format, lint, types, imports, numbers of migrations.
+	@twice=$$(ls migrations | grep -o '^[0-9]*' | uniq -d); test -z "$$twice" || { echo "two migrations have the number $$twice" >&2; exit 1; }
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
