@@ -149,11 +149,13 @@ class Connection(ShortcutConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.waits_for is CloseReason.IDLE:
+        receives_body = self._receives_body
+        if not receives_body and self.waits_for is CloseReason.IDLE:
             self.since = self._loop.time()
-        if data and not self._lingers:
+        # A body that is no longer read, as its request was answered, is not held.
+        if data and (self._answering or not receives_body):
             self.hold(len(data))
-        if not self._receives_body:
+        if not receives_body:
             self._head += len(data)
         if self.receive(data):
             self._head, self._answering, self.since = 0, True, self._loop.time()
@@ -221,11 +223,6 @@ class Connection(ShortcutConnection):
     @property
     def _receives_body(self) -> bool:
         return self._body is not None and not self._body.is_eof()
-
-    @property
-    def _lingers(self) -> bool:
-        """Whether the client still sends a body that is no longer read, as its request was answered."""
-        return self._receives_body and not self._answering
 
     @property
     def waits_for(self) -> CloseReason | None:

@@ -12,6 +12,7 @@ otherwise, the endpoint is read again and the steps above are run. For requests 
 same without aiohttp's part.
 """
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -220,6 +221,8 @@ def report(application: web.Application, source: str, receipt: Receipt) -> None:
     """Wake the workers if there are deployments, and log what a delivery has caused."""
     if receipt.deployments:
         notify_workers(application)
+    if not _LOG.is_enabled_for(logging.INFO):  # then its fields are not put together either
+        return
     _LOG.info(
         "Accepted a webhook",
         delivery=receipt.delivery_id,
