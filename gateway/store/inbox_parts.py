@@ -50,10 +50,10 @@ async def begin_part(connection: Connection) -> bool:
     suffix = await connection.fetchval("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MISSMS')")
     try:
         async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
             await _make_next(connection, suffix)
             await connection.execute(
                 f"""
-                SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';
                 LOCK TABLE ONLY deliveries IN ACCESS EXCLUSIVE MODE;
                 ALTER TABLE deliveries RENAME TO deliveries_{suffix};
                 ALTER TABLE deliveries_next RENAME TO deliveries;
