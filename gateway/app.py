@@ -35,9 +35,9 @@ from gateway.config import Settings
 from gateway.dashboard.server import add_dashboard
 from gateway.docker.engine import client
 from gateway.model.errors import InvalidInput, Unavailable
-from gateway.model.reference import Domain, parse_domain
 from gateway.model.servers import Access
 from gateway.registry import client as registry_client
+from gateway.registry.trusted import insecure_registries, token_hosts
 from gateway.stopping import run_until_stopped
 from gateway.store import gateway_address
 from gateway.store.data_directory import make_private
@@ -50,16 +50,6 @@ from gateway.worker.supervisor import supervise
 _LOG = structlog.get_logger()
 
 _SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
-
-
-def token_hosts(settings: Settings) -> frozenset[str]:
-    """Return the hosts that may receive the credentials of any registry that names them as its token service."""
-    return frozenset(text.strip().lower() for text in settings.token_hosts.split(",") if text.strip())
-
-
-def insecure_registries(settings: Settings) -> frozenset[Domain]:
-    """Return the registries to reach without TLS, or with any certificate."""
-    return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
 
 
 def _own_engine(settings: Settings) -> Access:

@@ -4,7 +4,7 @@ import secrets
 
 from gateway.admin.applications import Changes, apply_changes
 from gateway.admin.privileges import KeyLimits
-from gateway.model.applications import slug
+from gateway.model.slug import slug
 from gateway.store import applications, deploy_tokens
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault

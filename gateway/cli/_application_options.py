@@ -1,7 +1,7 @@
 """Command options for the settings of an application."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -9,15 +9,20 @@ from typing import Any, TypeVar
 import click
 
 from gateway.cli._runner import read_secret
+from gateway.model.dotenv import parse_variables
 from gateway.model.errors import InvalidInput
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_VARIABLE = re.compile(r"[^\s=#'\"`\\:]+")
 _PORT = re.compile(r"[0-9]{1,9}")
 
 _OPTIONS = (
     click.option("--publish", "-p", multiple=True, metavar="[ADDRESS:]8080:80[/udp]", help="Publish a "
                  "port: the host's port, then the container's; repeatable."),
+    click.option("--env", "-e", "variables", multiple=True, metavar="NAME=VALUE", help="Set one environment "
+                 "variable, besides those there are; repeatable. Others on this host can read it: put secrets "
+                 "into a file."),
     click.option("--env-file", help="Read environment variables from one file of NAME=value lines."),
     click.option("--memory", help="Memory limit, for example 512MB or 2g."),
     click.option("--cpus", help="CPU limit, for example 0.5."),
@@ -47,7 +52,7 @@ def application_options(function: _F) -> _F:
 def parse_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options under the API's field names. Raises InvalidInput."""
     found = {
-        "env": read_secret(chosen["env_file"]),
+        "env": with_variables(read_secret(chosen["env_file"]), chosen["variables"]),
         "memoryLimit": chosen["memory"],
         "cpuLimit": chosen["cpus"],
         "replicas": chosen["replicas"],
@@ -63,6 +68,41 @@ def parse_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
         "password": read_secret(chosen["password_file"]),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def with_variables(text: str | None, given: Sequence[str]) -> str | None:
+    """Return the dotenv text with these variables, NAME=VALUE each, in place of those of their names.
+
+    Raises InvalidInput.
+    """
+    if not given:
+        return text
+    lines = (text or "").splitlines()
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not _VARIABLE.fullmatch(name):
+            raise InvalidInput(f"--env takes NAME=VALUE, not {name!r}")
+        rest = [line for line in lines if not line.startswith(f"{name}=")]
+        if _others("\n".join(rest), name) == _others("\n".join(lines), name):  # else it is part of another's value
+            lines = rest
+        lines.append(_assignment(name, value))
+    return "\n".join(lines)
+
+
+def _others(text: str, name: str) -> dict[str, str]:
+    return {one: value for one, value in parse_variables(text).items() if one != name}
+
+
+def _assignment(name: str, value: str) -> str:
+    for quote in ("", "'", "`", '"'):
+        line = f"{name}={quote}{value}{quote}"
+        try:
+            read = parse_variables(line)
+        except InvalidInput:
+            continue
+        if read == {name: value}:
+            return line
+    raise InvalidInput(f"the value of {name} cannot be written as NAME=VALUE: use --env-file")
 
 
 def _port(text: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.model.errors import GatewayError, InvalidInput
+from gateway.model.errors import GatewayError, InvalidInput, Unavailable
 
 
 def readable_error(error: Exception) -> str:
@@ -19,6 +19,15 @@ def readable_error(error: Exception) -> str:
     if (wrong := _validation_error(error)) is not None:
         return wrong
     return _database_error(error) or _defect_message(error)
+
+
+#: how a command ends; see docs/cli.md
+FAILED, USAGE, UNKNOWN, SUPERSEDED, CANCELLED = 1, 2, 3, 4, 5
+
+
+def exit_code(error: Exception) -> int:
+    """Return how a command ends with this error: UNKNOWN if nobody answered who could tell."""
+    return UNKNOWN if isinstance(error, Unavailable) else FAILED
 
 
 def _validation_error(error: Exception) -> str | None:

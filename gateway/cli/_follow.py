@@ -1,83 +1,105 @@
 """After a command has queued a deployment: print its id, or wait until it ends."""
 
 import asyncio
-import math
 import sys
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN
+from gateway.cli._progress import Progress
 from gateway.cli._runner import print_json, print_text
-from gateway.cli.deployments import deployment_row, load_deployment, print_outcome, step_line
-from gateway.model.sanitize import safe_line
+from gateway.cli.deployments import print_outcome, step_line
+from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from gateway.model.deployments import Deployment, StepRecord
-    from gateway.store.database import Pool
+    from gateway.client import Gateway
 
-_POLL_INTERVAL = 0.1  # seconds
-_PATIENCE = 10.0  # seconds that a deployment waits for a gateway before the command says that none runs
-_SILENCE = timedelta(seconds=30)
+_POLL_INTERVAL = 0.2  # seconds
+_PATIENCE = 10.0  # seconds that a deployment waits until the command asks whether a gateway runs at all
+_AWAY = 60.0  # seconds that the gateway may not answer, as while it restarts
+
+FINISHED = frozenset({"succeeded", "unchanged", "failed", "rolled_back", "superseded", "cancelled"})
+#: how a command ends that waited for a deployment; see docs/cli.md
+_EXIT_CODES = {"succeeded": 0, "unchanged": 0, "superseded": SUPERSEDED, "cancelled": CANCELLED}
 
 follow_option = click.option(
     "--follow",
     "-f",
     is_flag=True,
-    help="Wait until the deployment ends and print each step; the server must be running.",
+    help="Wait until the deployment ends and print each step; the exit code tells how it ended.",
 )
 
 
-async def finish_deployment_command(pool: "Pool", deployment_id: str, *, follow: bool, as_json: bool) -> None:
-    """Print the id, or with `follow` the outcome; exits with 1 unless the requested version runs then."""
+async def finish_deployment_command(gateway: "Gateway", deployment_id: str, *, follow: bool, as_json: bool) -> None:
+    """Print the id, or with `follow` the outcome; exits with 0 only if the requested version runs then."""
     if not follow:
         if as_json:
             print_json({"deploymentId": deployment_id})
         else:
             print_text(deployment_id)
         return
-    found, records = await follow_deployment(pool, deployment_id, quiet=as_json)
+    found = await follow_deployment(gateway, deployment_id, quiet=as_json)
     if as_json:
-        print_json(deployment_row(found, records))
+        print_json(found)
     else:
         print_outcome(found, [])
-    if found.status not in {"succeeded", "unchanged"}:
-        sys.exit(1)
+    code = _EXIT_CODES.get(found["state"], FAILED) if found["state"] in FINISHED else UNKNOWN
+    if code:
+        sys.exit(code)
 
 
-async def follow_deployment(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[Deployment, list[StepRecord]]":
-    from rich.console import Console
-    from rich.status import Status as Spinner
-    from rich.text import Text
-
-    from gateway.model.deployments import FINISHED
-    from gateway.store import engines
-    from gateway.store.database import transaction
-
-    console = Console(stderr=True, quiet=quiet)
-    printed, asks_at = 0, asyncio.get_running_loop().time() + _PATIENCE
-    with Spinner("queued", console=console) as spinner:
+async def follow_deployment(gateway: "Gateway", deployment_id: str, *, quiet: bool) -> dict[str, Any]:
+    """Return the deployment once it has ended, or as it is where no gateway runs that could roll it out."""
+    progress, printed = Progress(quiet=quiet), 0
+    clock = asyncio.get_running_loop().time
+    asks_at = clock() + _PATIENCE
+    try:
         while True:
-            async with transaction(pool) as connection:
-                found, records = await load_deployment(connection, deployment_id)
-                # A gateway that runs but cannot reach the engine has stored that as the reason.
-                now = asyncio.get_running_loop().time()
-                if now > asks_at and found.status == "queued" and found.reason is None:
-                    asks_at = now + _PATIENCE
-                    if not await engines.is_any_reached(connection, _SILENCE):
-                        asks_at = math.inf
-                        console.print("No gateway seems to run. Start it: gateway serve", highlight=False)
-            ended = [record for record in records if record.finished_at is not None]
-            for record in ended[printed:]:
-                console.print(Text(step_line(record)), highlight=False, soft_wrap=True)
+            found = await _select(gateway, deployment_id, progress)
+            ended = [step for step in found["steps"] if step["finishedAt"] is not None]
+            for step in ended[printed:]:
+                progress.line(step_line(step))
             printed = len(ended)
-            if found.status in FINISHED:
-                return found, records
-            spinner.update(Text(safe_line(_current_step(found, records))))
+            if found["state"] in FINISHED:
+                return found
+            # A gateway that runs but cannot reach the engine has stored that as the reason.
+            if clock() > asks_at and found["state"] == "queued" and found["reason"] is None:
+                asks_at = clock() + _PATIENCE
+                if not (await gateway.call("status.one"))["rollsOut"]:
+                    progress.close()
+                    print_text(
+                        "No gateway seems to run. Start it: gateway serve. The deployment stays queued until then.",
+                        err=True,
+                    )
+                    return found
+            progress.state(_current_step(found))
             await asyncio.sleep(_POLL_INTERVAL)
+    finally:
+        progress.close()
 
 
-def _current_step(found: "Deployment", records: "list[StepRecord]") -> str:
-    if found.status == "queued":
-        return f"queued: {found.reason.message}" if found.reason else "queued"
-    return f"{records[-1].step} {records[-1].detail}" if records else "running"
+async def _select(gateway: "Gateway", deployment_id: str, progress: Progress) -> dict[str, Any]:
+    """Return the deployment; a gateway that restarts is asked again. Raises Unavailable if it stays away."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + _AWAY
+    while True:
+        try:
+            found: dict[str, Any] = await gateway.call("deployment.one", {"deploymentId": deployment_id})
+        except Unavailable as error:
+            if clock() > until:
+                raise Unavailable(
+                    f"{error}. How the deployment ends is not known: gateway deployments show {deployment_id}"
+                ) from error
+            progress.state(f"waits for the gateway: {error}")
+            await asyncio.sleep(1)
+        else:
+            return found
+
+
+def _current_step(found: dict[str, Any]) -> str:
+    if found["state"] == "queued":
+        reason = found["reason"]["message"] if found["reason"] else found["waitsFor"]
+        return f"queued: {reason}" if reason else "queued"
+    last = found["steps"][-1] if found["steps"] else None
+    return f"{last['step']} {last['detail']}".rstrip() if last else "running"

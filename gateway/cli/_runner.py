@@ -1,10 +1,8 @@
 """Shared by all commands: running coroutines, readable errors, and output as text or JSON."""
 
 import asyncio
-import getpass
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,21 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from gateway.cli._errors import readable_error, reject_invalid_utf8
-from gateway.model.audit import CURRENT_ACTOR, Actor
-from gateway.model.errors import NotFound
+from gateway.cli._errors import exit_code, readable_error, reject_invalid_utf8
+from gateway.cli._table import Id, format_table, terminal_width
 from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
-    from gateway.store.pagination import Cursor, Page
-    from gateway.store.storage import Storage
 
 P = ParamSpec("P")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_FILE_LENGTH = 1024**2  # characters
-_PIPE_WIDTH = 1000  # characters of a line, where output is not a terminal
 
 #: for a command that asks no gateway
 plain_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -109,13 +103,12 @@ def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
     return with_options
 
 
-def parse_page(limit: int, cursor: str | None) -> "Page":
-    from gateway.store.pagination import BEGINNING, Cursor, Page
+def page_of(limit: int, cursor: str | None) -> dict[str, object]:
+    """Return the input of a list for this page."""
+    return {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
 
-    return Page(limit, BEGINNING if cursor is None else Cursor.parse(cursor))
 
-
-def print_next_cursor(following: "Cursor | None") -> None:
+def print_next_cursor(following: str | None) -> None:
     """Print the cursor of the next page to standard error, if there may be one."""
     if following is not None:
         print_text(f"there may be more: --cursor {following}", err=True)
@@ -129,36 +122,9 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         async def body() -> None:
             await function(*arguments, **options)
 
-        try:
-            asyncio.run(body())
-        except NotFound as error:
-            raise _with_listing(error, options) from error
+        asyncio.run(body())
 
     return run
-
-
-#: the API's messages for missing objects, each with the parameters that name one
-_NAMING_PARAMETERS = {
-    "Approval not found": ("approval",),
-    "Deployment not found": ("deployment", "to"),
-    "Group not found": ("group",),
-    "Release not found": ("release_id",),
-    "Gate not found": ("words",),
-    "Registry not found": ("registry_id",),
-    "Server not found": ("server",),
-    "Subscription not found": ("subscription",),
-}
-_LISTINGS = {"registry": "registries list", "gate": "gates list APP"}
-
-
-def _with_listing(error: NotFound, options: Mapping[str, object]) -> NotFound:
-    """Return the error with the name that was given and the command that lists what there is, where that is known."""
-    named = next((options[name] for name in _NAMING_PARAMETERS.get(str(error), ()) if options.get(name)), None)
-    if named is None:
-        return error
-    named = named[-1] if isinstance(named, tuple) else named
-    noun = str(error).partition(" ")[0].lower()
-    return NotFound(f"There is no {noun} {named!r}. List them: gateway {_LISTINGS.get(noun, f'{noun}s list')}")
 
 
 def print_text(text: str = "", *, err: bool = False, end: str = "\n") -> None:
@@ -197,68 +163,32 @@ class Root(click.Group):
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
             sys.exit(1)
         except Exception as error:
-            fail(readable_error(error), as_json=as_json)
+            fail(readable_error(error), as_json=as_json, code=exit_code(error))
         return sys.exit(code if isinstance(code, int) else 0)
-
-
-@asynccontextmanager
-async def open_storage() -> AsyncIterator["Storage"]:
-    """Open the storage, whether a server runs or not."""
-    from gateway import config
-    from gateway.cli import _logging
-    from gateway.store.storage import open_storage
-
-    settings = config.load()
-    _logging.configure("warning", "text")
-    async with open_storage(settings) as opened:
-        token = CURRENT_ACTOR.set(_current_actor())
-        try:
-            yield opened
-        finally:
-            CURRENT_ACTOR.reset(token)
-
-
-def _current_actor() -> Actor:
-    """Return the user and the command, for the audit log."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = f"uid {os.getuid()}"
-    by = os.environ.get("SUDO_USER")
-    return Actor("cli", f"{user} (sudo by {by})" if by else user, _command_name(), address=socket.gethostname())
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    print_text(json.dumps(value, indent=2, default=_json_default))
-
-
-def _json_default(value: object) -> object:
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        return value.model_dump(warnings=False)
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    print_text(json.dumps(value, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows as a table, times in UTC, without spaces at the ends of lines.
 
-    On a terminal, long cells are folded to its width.
+    On a terminal, ids are shortened and long cells are folded where it is too narrow.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    cells = [[_cell(value) for value in row] for row in rows]
+    click.echo("\n".join(format_table(columns, cells, terminal_width())))
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0)  # so that an id can be copied
-    for row in rows:
-        table.add_row(*(Text(safe_line(_format_cell(value))) for value in row))  # Text: values are not markup
-    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    with console.capture() as captured:
-        console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+def _cell(value: object) -> str:
+    text = safe_line(_format_cell(value))
+    return Id(text) if isinstance(value, Id) else text
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return a time of an answer."""
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _format_cell(value: object) -> str:

@@ -1,14 +1,8 @@
 """`gateway apps adopt`."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from gateway.cli._runner import command, json_option, open_storage, print_json, print_text
-
-if TYPE_CHECKING:
-    from gateway.model.servers import Server
-    from gateway.store.storage import Storage
+from gateway.cli._runner import command, connect, json_option, print_json, print_text
 
 
 @click.command()
@@ -24,30 +18,12 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
 
     The gateway does not touch it until the next push of its image, or a deploy.
     """
-    from gateway.admin.adoption import adopt as adopt_container
-    from gateway.api.procedures._application_row import application_row
-    from gateway.docker.engine import client
-    from gateway.store import applications
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage:
-        there = await _find_server(storage, server) if server else None
-        async with client.connect(there.access_with_changes({}) if there else storage.settings.docker_host) as engine:
-            server_id = there.server_id if there else None
-            taken = await adopt_container(
-                storage.pool, storage.vault, engine, container, name=name, server_id=server_id
-            )
-        async with transaction(storage.pool) as connection:
-            found = await applications.select_application(connection, storage.vault, taken)
+    async with connect() as gateway:
+        given = {"container": container, "name": name}
+        if server is not None:
+            given["serverId"] = await gateway.find("server", server)
+        row = await gateway.call("application.adopt", given)
     if as_json:
-        print_json(application_row(found, None, secrets=True))
+        print_json(row)
     else:
-        print_text(taken)
-
-
-async def _find_server(storage: "Storage", named: str) -> "Server":
-    from gateway.store import servers
-    from gateway.store.database import transaction
-
-    async with transaction(storage.pool) as connection:
-        return await servers.select_server(connection, storage.vault, named)
+        print_text(row["applicationId"])

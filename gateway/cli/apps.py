@@ -1,32 +1,34 @@
-"""`gateway apps`."""
+"""`gateway apps`: create, change, list and show applications. `app_states` starts, stops and deletes them."""
 
 import json
-import secrets
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._application_options import application_options, parse_options
+from gateway.cli._application_options import application_options, parse_options, with_variables
 from gateway.cli._runner import (
     command,
+    connect,
     format_time,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_fields,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
 )
+from gateway.cli._table import Id
 from gateway.cli.adoption import adopt
+from gateway.cli.app_states import delete, logs, restart, start, stop
 from gateway.model.errors import InvalidInput
+from gateway.model.slug import slug
 
 if TYPE_CHECKING:
-    from gateway.model.configuration_diff import Change
+    from gateway.client import Gateway
 
 
 @click.group()
@@ -39,48 +41,40 @@ def apps() -> None:
 @click.argument("image")
 @click.option("--id", "application_id", help="Id of the application; default: a generated one.")
 @click.option("--server", help="Id or name of the server to run on; default: the gateway's own engine.")
+@click.option("--environment", help="Id or name of the environment that it belongs to; default: the first one.")
 @application_options
 @json_option
 @command
 async def create(
-    name: str, image: str, *, application_id: str | None, server: str | None, as_json: bool, **chosen: Any
+    name: str,
+    image: str,
+    *,
+    application_id: str | None,
+    server: str | None,
+    environment: str | None,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Create the application NAME for IMAGE and print its id. The next push or deploy starts it."""
-    from gateway.model.applications import slug
-
-    created, container = await _create(name, application_id, {**parse_options(chosen), "dockerImage": image}, server)
-    if container != slug(name):
+    given = {**parse_options(chosen), "name": name, "dockerImage": image, "containerName": slug(name)}
+    if application_id is not None:
+        given["applicationId"] = application_id
+    async with connect() as gateway:
+        if server is not None:
+            given["serverId"] = await gateway.find("server", server)
+        if environment is not None:
+            given["environmentId"] = await gateway.find("environment", environment)
+        made = await gateway.call("application.create", given)
+    if made["appName"] != slug(name):
         print_text(
             f"Another application has the name, container name or id {slug(name)}. "
-            f"The container of this one is called {container}.",
+            f"The container of this one is called {made['appName']}.",
             err=True,
         )
     if as_json:
-        print_json({"applicationId": created, "name": name, "image": image})
+        print_json({"applicationId": made["applicationId"], "name": name, "image": image})
     else:
-        print_text(created)
-
-
-async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> tuple[str, str]:
-    """Return the id of the application and the name of its container."""
-    from gateway.admin.applications import Changes, apply_changes
-    from gateway.store import applications, deploy_tokens, servers
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        if server is not None:
-            sent["serverId"] = (await servers.select_server(connection, storage.vault, server)).server_id
-        container = await _free_container_name(connection, name)
-        created = await applications.insert_application(
-            connection,
-            application_id=application_id,
-            name=name,
-            app_name=container,
-            description=None,
-        )
-        await deploy_tokens.renew_token(connection, storage.vault, created)
-        await apply_changes(connection, storage.vault, created, Changes.model_validate(sent), limits=None)
-    return created, container
+        print_text(made["applicationId"])
 
 
 @apps.command()
@@ -101,36 +95,58 @@ async def update(
 ) -> None:
     """Change APP and print what its next deployment will change. Options that are not given change nothing.
 
-    --publish replaces all ports, --network all networks, --volume and --file all mounts.
+    --publish replaces all ports, --network all networks, --volume and --file all mounts, --env-file all variables;
+    --env sets one variable.
     """
-    from gateway.admin.application_update import apply_and_diff
-    from gateway.admin.applications import Changes, is_application_column
-    from gateway.store import applications
-    from gateway.store.database import transaction
-
-    if unknown := [field for field in unset if not is_application_column(field)]:
-        raise InvalidInput(f"--unset takes the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
-    given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
+    _check_fields(unset)
+    given = {field: value for field, value in (("dockerImage", image), ("name", name)) if value is not None}
     sent = {**dict.fromkeys(unset), **parse_options(chosen), **given}
     if not sent:
         raise InvalidInput("Give at least one option; see gateway apps update --help")
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        application_id = await applications.select_application_id(connection, app)
-        wish = Changes.model_validate(sent)
-        updated = await apply_and_diff(
-            connection, storage.vault, application_id, lambda _: wish, limits=None, must_change=True
-        )
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        if chosen["variables"] and chosen["env_file"] is None:
+            present = await gateway.call("application.one", {"applicationId": application_id})
+            sent["env"] = with_variables(present["env"], chosen["variables"])
+        await gateway.call("application.update", {"applicationId": application_id, **sent})
+        pending = await gateway.call("application.pending", {"applicationId": application_id})
     if as_json:
-        print_json({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
-    elif not _print_pending(updated.pending):
+        print_json({"applicationId": application_id, "pending": pending})
+    elif not _print_pending(pending):
         print_text("The next deployment changes nothing.")
 
 
-def _print_pending(pending: Sequence["Change"]) -> bool:
+def _check_fields(unset: Sequence[str]) -> None:
+    """Raise InvalidInput for what is no field of an application. Only this needs to know them: it loads them."""
+    if not unset:
+        return
+    from gateway.admin.applications import is_application_column
+
+    if unknown := [field for field in unset if not is_application_column(field)]:
+        raise InvalidInput(f"--unset takes the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
+
+
+@apps.command()
+@click.argument("app")
+@click.argument("name")
+@json_option
+@command
+async def rename(app: str, name: str, *, as_json: bool) -> None:
+    """Give APP another NAME. Its container keeps its own name."""
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        await gateway.call("application.update", {"applicationId": application_id, "name": name})
+    if as_json:
+        print_json({"applicationId": application_id, "name": name})
+    else:
+        print_text(f"renamed {application_id} to {name}")
+
+
+def _print_pending(pending: Sequence[Mapping[str, Any]]) -> bool:
     """Print what the next deployment will change. Returns False if it changes nothing."""
     if pending:
-        print_text(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
-        rows = [(one.field, _format_value(one.runs), _format_value(one.wanted)) for one in pending]
+        print_text(f"The next deployment (gateway deploy) changes: {', '.join(one['field'] for one in pending)}")
+        rows = [(one["field"], _format_value(one["runs"]), _format_value(one["wanted"])) for one in pending]
         print_table(["FIELD", "RUNS", "WANTED"], rows)
     return bool(pending)
 
@@ -139,56 +155,31 @@ def _format_value(value: Any) -> str:
     return "-" if value in (None, [], {}) else value if isinstance(value, str) else json.dumps(value)
 
 
-async def _free_container_name(connection: Any, name: str) -> str:
-    """Return a free container name: that of the application, with a suffix if it is taken."""
-    from gateway.model.applications import slug
-    from gateway.model.errors import NotFound
-    from gateway.store import applications
-
-    try:
-        await applications.select_application_id(connection, slug(name))
-    except NotFound:
-        return slug(name)
-    return f"{slug(name)}-{secrets.token_hex(3)}"
-
-
 @apps.command("list")
 @paged(1000)
 @json_option
 @command
 async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List applications, newest first."""
-    from gateway.api.procedures._application_row import application_row
-    from gateway.store import applications, observations
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = await applications.select_applications(connection, storage.vault, page)
-        ids = [one.application_id for one in found]
-        states = await applications.select_states(connection, ids)
-        seen = await observations.select_observations(connection, ids)
+    async with connect() as gateway:
+        found, following = await gateway.page("application.all", page_of(limit, cursor))
     if as_json:
-        print_json(
-            [
-                application_row(one, states.get(one.application_id), secrets=True, seen=seen.get(one.application_id))
-                for one in found
-            ]
-        )
+        print_json(found)
     else:
         rows = [
             (
-                one.application_id,
-                one.name,
-                one.app_name,
-                one.docker_image,
-                seen[one.application_id].state if one.application_id in seen else None,
-                states.get(one.application_id),
+                Id(one["applicationId"]),
+                one["name"],
+                one["appName"],
+                one["dockerImage"],
+                one["observed"] and one["observed"]["state"],
+                one["deploymentState"],
+                moment(one["createdAt"]),
             )
             for one in found
         ]
-        print_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT"], rows)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.application_id)))
+        print_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT", "CREATED"], rows)
+    print_next_cursor(following)
 
 
 @apps.command("show")
@@ -196,44 +187,53 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
 @json_option
 @command
 async def show_app(app: str, *, as_json: bool) -> None:
-    """Show one application, by id, container name or name."""
-    from gateway.admin.application_update import select_pending_changes
-    from gateway.api.procedures._application_row import application_row
-    from gateway.store import applications, deploy_tokens, observations, versions
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        application_id = await applications.select_application_id(connection, app)
-        found = await applications.select_application(connection, storage.vault, application_id)
-        states = await applications.select_states(connection, [application_id])
-        seen = (await observations.select_observations(connection, [application_id])).get(application_id)
-        waits = await select_pending_changes(connection, storage.vault, found)
-        runs = await versions.select_serving(connection, storage.vault, found)
-        tokens = await deploy_tokens.select_tokens(connection, storage.vault, [application_id])
+    """Show one application, by id, the beginning of it, container name or name."""
+    async with connect() as gateway:
+        found, pending = await _load(gateway, app)
     if as_json:
-        token, state = tokens.get(application_id), states.get(application_id)
-        shown = application_row(found, state, secrets=True, token=token, seen=seen)
-        print_json({**shown, "pending": [asdict(one) for one in waits]})
+        print_json({**found, "pending": pending})
         return
-    parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}
-    configuration = found.configuration.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=parts)
+    seen = found["observed"]
+    since = moment(seen["since"]) if seen else None
     print_fields(
         {
-            "id": found.application_id,
-            "name": found.name,
-            "container": found.app_name,
-            "image": found.docker_image,
-            "digest": runs.reference.digest if runs and runs.reference else None,
-            "state": f"{seen.state} since {format_time(seen.since)}" if seen else None,
-            "detail": seen.detail if seen and seen.detail else None,
-            "deployment": states.get(application_id, "never deployed"),
-            "wanted": found.desired,
-            "server": found.server_id,
-            "engine": found.engine_id,
-            **{name: value if isinstance(value, str) else json.dumps(value) for name, value in configuration.items()},
+            "id": found["applicationId"],
+            "name": found["name"],
+            "container": found["appName"],
+            "image": found["dockerImage"],
+            "digest": next((one["digest"] for one in found["deployments"] if one["state"] == "succeeded"), None),
+            "state": f"{seen['state']} since {format_time(since)}" if since else None,
+            "detail": seen["detail"] if seen and seen["detail"] else None,
+            "deployment": found["deploymentState"] or "never deployed",
+            "wanted": found["desired"],
+            "environment": f"{found['environment']['project']['name']} / {found['environment']['name']}",
+            "server": found["server"]["name"] if found["server"] else None,
+            **_settings(found),
         }
     )
-    _print_pending(waits)
+    _print_pending(pending)
 
 
-apps.add_command(adopt)
+async def _load(gateway: "Gateway", app: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the application, and what its next deployment changes."""
+    named = {"applicationId": await gateway.find("application", app)}
+    return await gateway.call("application.one", named), await gateway.call("application.pending", named)
+
+
+def _settings(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that are not at their defaults, as text."""
+    from gateway.model.configuration import Configuration
+
+    shown = {}
+    for name, value in Configuration().model_dump(mode="json", by_alias=True).items():
+        present = found.get(name, value)
+        if name in {"ports", "mounts"}:
+            left_out = {"portId", "mountId", "applicationId", "serviceId", "content"}
+            present = [{field: one for field, one in part.items() if field not in left_out} for part in present]
+        if present != value:
+            shown[name] = present if isinstance(present, str) else json.dumps(present)
+    return shown
+
+
+for one in (adopt, start, stop, restart, delete, logs):
+    apps.add_command(one)

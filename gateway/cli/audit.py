@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from gateway.cli._runner import command, json_option, open_storage, print_json, print_table, print_text
+from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
+from gateway.model.errors import Conflict, NotFound
 
 
 @click.command()
@@ -28,43 +29,38 @@ async def audit(
     as_json: bool,
 ) -> None:
     """Show who changed what, and which requests were refused."""
-    from gateway.api.procedures.audit import AuditRow
-    from gateway.model.audit import Outcome
-    from gateway.model.errors import NotFound
-    from gateway.store import applications
-    from gateway.store import audit as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
+    async with connect() as gateway:
         application_id, unknown = app, None
         try:
-            application_id = await applications.select_application_id(connection, app) if app else None
-        except NotFound as error:  # a deleted application still has rows under its id
+            application_id = await gateway.find("application", app) if app else None
+        except (NotFound, Conflict) as error:  # a deleted application still has rows under its id
             unknown = error
-        found = await store.select_entries(
-            connection,
-            below=before,
-            application_id=application_id,
-            key_id=key_id,
-            action=action,
-            outcome=Outcome(outcome) if outcome else None,
-            limit=limit,
-        )
+        given = {
+            "applicationId": application_id,
+            "keyId": key_id,
+            "action": action,
+            "outcome": outcome,
+            "limit": limit,
+            "cursor": before,
+        }
+        found = (await gateway.call("audit.list", {name: one for name, one in given.items() if one is not None}))[
+            "items"
+        ]
     if unknown is not None and not found:
         raise unknown
     if as_json:
-        print_json([AuditRow.make(one) for one in found])
+        print_json(found)
         return
     rows = [
         (
-            one.number,
-            one.at,
-            one.who,
-            one.address,
-            one.action,
-            " ".join(filter(None, (one.noun, one.target))) or None,
-            f"{one.outcome} ({one.times} times)" if one.times > 1 else one.outcome,
-            one.detail or _format_changes(one.before, one.after),
+            one["number"],
+            moment(one["at"]),
+            one["who"],
+            one["address"],
+            one["action"],
+            " ".join(filter(None, (one["noun"], one["target"]))) or None,
+            f"{one['outcome']} ({one['times']} times)" if one["times"] > 1 else one["outcome"],
+            one["detail"] or _format_changes(one["before"], one["after"]),
         )
         for one in found
     ]

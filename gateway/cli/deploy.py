@@ -3,7 +3,7 @@
 import click
 
 from gateway.cli._follow import finish_deployment_command, follow_option
-from gateway.cli._runner import command, json_option, open_storage
+from gateway.cli._runner import command, connect, json_option
 
 
 @click.command()
@@ -22,23 +22,16 @@ async def deploy(
 ) -> None:
     """Deploy the current image of APP from its registry.
 
-    APP is the application's id, container name or name. With --follow, the exit code
+    APP is the application's id, the beginning of it, its container name or its name. With --follow, the exit code
     is 0 only if the requested version runs.
     """
-    from gateway.model.deployments import Kind
-    from gateway.queue import enqueue
-    from gateway.store import applications
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage:
-        async with transaction(storage.pool) as connection:
-            application_id = await applications.select_application_id(connection, app)
-            application = await applications.select_application(connection, storage.vault, application_id)
-        kind = Kind.REDEPLOY if redeploy else Kind.DEPLOY
-        deployment_id = await enqueue.request_deployment(
-            storage.pool, application, kind, title=title, image=image, tag=tag
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        answered = await gateway.answer(
+            "application.redeploy" if redeploy else "application.deploy",
+            {"applicationId": application_id, "title": title, "dockerImage": image, "tag": tag},
         )
-        await finish_deployment_command(storage.pool, deployment_id, follow=follow, as_json=as_json)
+        await finish_deployment_command(gateway, answered.headers["x-deployment-id"], follow=follow, as_json=as_json)
 
 
 @click.command()
@@ -54,16 +47,14 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
     Each rollback goes one version further back. It never goes forward. To undo a rollback, name the deployment:
     gateway rollback APP --to DEPLOYMENT.
 
-    APP is the application's id, container name or name. If the container of that version was
-    kept, it starts again at once; otherwise it is created again with its recorded configuration.
+    APP is the application's id, the beginning of it, its container name or its name. If the container of that version
+    was kept, it starts again at once; otherwise it is created again with its recorded configuration.
     """
-    from gateway.queue import enqueue
-    from gateway.store import applications
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage:
-        async with transaction(storage.pool) as connection:
-            application_id = await applications.select_application_id(connection, app)
-            application = await applications.select_application(connection, storage.vault, application_id)
-        deployment_id = await enqueue.request_rollback(storage.pool, storage.vault, application, to=to, title=title)
-        await finish_deployment_command(storage.pool, deployment_id, follow=follow, as_json=as_json)
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        # `adopted` stands for what an application was adopted with.
+        wanted = to if to in {None, "adopted"} else await gateway.find("deployment", to or "")
+        answered = await gateway.answer(
+            "application.rollback", {"applicationId": application_id, "deploymentId": wanted, "title": title}
+        )
+        await finish_deployment_command(gateway, answered.headers["x-deployment-id"], follow=follow, as_json=as_json)

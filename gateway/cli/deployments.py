@@ -1,29 +1,27 @@
 """`gateway deployments`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     format_time,
     indent,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_fields,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
 )
+from gateway.cli._table import Id
 from gateway.model.sanitize import safe_line
-
-if TYPE_CHECKING:
-    from gateway.api.procedures.deployment import DeploymentRow
-    from gateway.model.deployments import Deployment, StepRecord
-    from gateway.store.database import Connection
 
 
 @click.group()
@@ -38,36 +36,30 @@ def deployments() -> None:
 @command
 async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """List deployments of one application or all, newest first."""
-    from gateway.api.procedures.deployment import DeploymentRow
-    from gateway.store import applications, steps
-    from gateway.store import deployments as store
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        if app:
-            application_id = await applications.select_application_id(connection, app)
-            found = await store.select_deployments_of(connection, [application_id], page)
-        else:
-            found = await store.select_deployments(connection, page)
-        records = await steps.select_steps(connection, [one.deployment_id for one in found])
-        names = await applications.select_names(connection, {one.application_id for one in found})
+    async with connect() as gateway:
+        given = page_of(limit, cursor)
+        if app is not None:
+            given["applicationId"] = await gateway.find("application", app)
+        procedure = "deployment.allCentralized" if app is None else "deployment.all"
+        found, following = await gateway.page(procedure, given)
+        names = {} if as_json else await gateway.names([one["applicationId"] for one in found])
     if as_json:
-        print_json([DeploymentRow.from_deployment(one, records[one.deployment_id]) for one in found])
+        print_json(found)
     else:
         rows = [
             (
-                one.deployment_id,
-                names.get(one.application_id, one.application_id),
-                one.kind,
-                one.status,
-                one.created_at,
-                one.reason and one.reason.code,
+                Id(one["deploymentId"]),
+                names.get(one["applicationId"], one["applicationId"]),
+                one["kind"],
+                one["state"],
+                one["image"],
+                moment(one["createdAt"]),
+                one["reason"] and one["reason"]["code"],
             )
             for one in found
         ]
-        print_table(["ID", "APPLICATION", "KIND", "STATE", "CREATED", "REASON"], rows)
-    print_next_cursor(page.next(found, store.place))
+        print_table(["ID", "APPLICATION", "KIND", "STATE", "IMAGE", "CREATED", "REASON"], rows)
+    print_next_cursor(following)
 
 
 @deployments.command("show")
@@ -76,23 +68,35 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
     """Show a deployment: steps, reason, what its gates answered, last log lines."""
-    from gateway.api.procedures.deployment import GatedDeployment, select_verdict_rows
-    from gateway.store import queue_position
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found, records = await load_deployment(connection, deployment)
-        wait = await queue_position.select_wait(connection, found)
-        gates = await select_verdict_rows(connection, deployment)
+    async with connect() as gateway:
+        deployment_id = await gateway.find("deployment", deployment)
+        found = await gateway.call("deployment.one", {"deploymentId": deployment_id})
     if as_json:
-        print_json(GatedDeployment.from_queue(found, records, wait, whole=True, gates=gates))
+        print_json(found)
         return
-    print_outcome(found, records)
-    for gate in gates:
-        asked = format_time(gate.asked_at)
-        print_text(f"  gate {gate.name}: {gate.verdict} at {asked}, {safe_line(gate.message)}")
-    if wait is not None:
-        print_fields({"position": wait.position, "waits for": wait.waits_for})
+    print_outcome(found, found["steps"])
+    for gate in found["gates"]:
+        asked = moment(gate["askedAt"])
+        at = format_time(asked) if asked else "-"
+        print_text(f"  gate {gate['name']}: {gate['verdict']} at {at}, {safe_line(gate['message'])}")
+    if found["waitsFor"] is not None:
+        print_fields({"position": found["queuePosition"], "waits for": found["waitsFor"]})
+
+
+@deployments.command("logs")
+@click.argument("deployment")
+@click.option("--tail", type=click.IntRange(1, 10_000), default=100, help="Last lines to print.", show_default=True)
+@json_option
+@command
+async def deployment_logs(deployment: str, *, tail: int, as_json: bool) -> None:
+    """Print the log of a deployment: its steps, why it ended so, the last lines of a container that failed."""
+    async with connect() as gateway:
+        deployment_id = await gateway.find("deployment", deployment)
+        text = await gateway.call("deployment.readLogs", {"deploymentId": deployment_id, "tail": tail})
+    if as_json:
+        print_json({"deploymentId": deployment_id, "log": text})
+    else:
+        print_text(text, end="")
 
 
 @deployments.command("cancel")
@@ -101,52 +105,37 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
 @command
 async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     """Cancel a deployment. A running one puts the old version back."""
-    from gateway.queue import cancel
-
-    async with open_storage() as storage:
-        state = await cancel.cancel_deployment(storage.pool, deployment)
+    async with connect() as gateway:
+        deployment_id = await gateway.find("deployment", deployment)
+        state = (await gateway.call("deployment.cancel", {"deploymentId": deployment_id}))["state"]
     if as_json:
-        print_json({"deploymentId": deployment, "state": state})
+        print_json({"deploymentId": deployment_id, "state": state})
     else:
         print_text("cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed")
 
 
-async def load_deployment(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":
-    from gateway.store import deployments as store
-    from gateway.store import steps
-
-    found = await store.select_deployment(connection, deployment_id)
-    return found, (await steps.select_steps(connection, [deployment_id]))[deployment_id]
-
-
-def deployment_row(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
-    from gateway.api.procedures.deployment import DeploymentRow
-
-    return DeploymentRow.from_deployment(found, records, whole=True)
-
-
-def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
+def print_outcome(found: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:
     fields = {
-        "deployment": found.deployment_id,
-        "state": found.state,
-        "kind": found.kind,
-        "title": found.title or None,
-        **({"because": found.description} if found.description else {}),
-        "image": found.reference,
-        "digest": found.digest,
-        **({"requested by": found.asked_by} if found.asked_by else {}),
-        **({"release": found.release_id} if found.release_id else {}),
+        "deployment": found["deploymentId"],
+        "state": found["state"],
+        "kind": found["kind"],
+        "title": found["title"] or None,
+        **({"because": found["description"]} if found["description"] else {}),
+        "image": found["image"],
+        "digest": found["digest"],
+        **({"requested by": found["requestedBy"]} if found["requestedBy"] else {}),
+        **({"release": found["releaseId"]} if found["releaseId"] else {}),
     }
-    if found.reason is not None:
-        fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}
+    if (reason := found["reason"]) is not None:
+        fields |= {"reason": reason["message"], "code": reason["code"], "remedy": reason["remedy"]}
     print_fields(fields)
-    for record in records:
-        print_text(step_line(record))
-    if found.log:
+    for step in steps:
+        print_text(step_line(step))
+    if found["log"]:
         print_text("last lines of the container:")
-        print_text(indent(found.log))
+        print_text(indent(found["log"]))
 
 
-def step_line(record: "StepRecord") -> str:
-    took = f"{record.seconds * 1000:8.0f} ms" if record.finished_at else "        …   "
-    return f"  {record.step:<9}{took}  {safe_line(record.detail)}".rstrip()
+def step_line(step: Mapping[str, Any]) -> str:
+    took = "        …   " if step["milliseconds"] is None else f"{step['milliseconds']:8.0f} ms"
+    return f"  {step['step']:<9}{took}  {safe_line(step['detail'])}".rstrip()

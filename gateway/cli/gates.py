@@ -1,34 +1,33 @@
 """`gateway gates`."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
     print_fields,
     print_json,
     print_table,
     print_text,
     read_secret,
 )
+from gateway.cli._table import Id
+from gateway.model.errors import NotFound
 from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
-    from gateway.gates.gate import Sources
-    from gateway.store.database import Connection
-    from gateway.store.gates import Owner
-    from gateway.store.storage import Storage
+    from gateway.client import Gateway
 
 _LONGEST_RULE = 120  # characters in a table
 _PLACE = "Exactly one of APP, --environment and --project."
 
-environment_option = click.option("--environment", metavar="ID", help="The gates of an environment, by its id.")
+environment_option = click.option("--environment", metavar="ID", help="The gates of an environment, by its id or name.")
 project_option = click.option("--project", metavar="PROJECT", help="The gates of a project, by its id or name.")
 
 
@@ -45,25 +44,21 @@ def gates() -> None:
 @command
 async def list_gates(app: str | None, *, environment: str | None, project: str | None, as_json: bool) -> None:
     """List the gates of APP, with those that it inherits and which apply."""
-    from gateway.admin import gates as admin
-    from gateway.api.procedures._gate_rows import PlacedGate
-    from gateway.store.database import statement
-
-    async with open_storage() as storage, statement(storage.pool) as connection:
-        owner = await _owner(connection, app, environment, project)
-        found = await admin.select_placed(connection, storage.vault, owner)
+    async with connect() as gateway:
+        owner = await _owner(gateway, app, environment, project)
+        found = await gateway.call("gate.all", owner)
     if as_json:
-        print_json([PlacedGate.from_setting(one.setting, applies=one.applies) for one in found])
+        print_json(found)
         return
     rows = [
         (
-            one.setting.name,
-            one.setting.kind,
-            one.setting.level,
-            ("yes" if one.applies else "no") + (", required" if one.setting.required else ""),
-            "on" if one.setting.enabled else "off",
-            _shorten(json.dumps(dict(one.setting.rule))),
-            one.setting.gate_id,
+            one["name"],
+            one["kind"],
+            one["level"],
+            ("yes" if one["applies"] else "no") + (", required" if one["required"] else ""),
+            "on" if one["enabled"] else "off",
+            _shorten(json.dumps(one["rule"])),
+            Id(one["gateId"]),
         )
         for one in found
     ]
@@ -104,49 +99,32 @@ async def set_gate(
 
     For example: gateway gates set web maturity age=24h
     """
-    from gateway.admin import gates as admin
-    from gateway.api.procedures.gate import CreatedGate
-    from gateway.store.database import statement
-
     app, kind, pairs = _split(words, elsewhere=environment is not None or project is not None)
     rule = _rule(rule_text, pairs)
     secret = read_secret(secret_file)
-    async with open_storage() as storage:
-        async with statement(storage.pool) as connection:
-            owner = await _owner(connection, app, environment, project)
-            placed = await admin.select_placed(connection, storage.vault, owner)
-        chosen = name or kind
-        secret_made = None
-        there = [one.setting for one in placed if one.setting.name == chosen and one.setting.level is owner.level]
-        if there and there[0].kind == kind:
-            made = await admin.update(
-                storage.pool,
-                storage.vault,
-                there[0].gate_id,
-                rule=rule,
-                secret=secret,
-                enabled=not off,
-                required=required,
-            )
+    async with connect() as gateway:
+        owner = await _owner(gateway, app, environment, project)
+        placed = await gateway.call("gate.all", owner)
+        there = [one for one in placed if one["name"] == (name or kind) and one["level"] == _level(owner)]
+        given: dict[str, Any] = {"rule": rule, "enabled": not off, "required": required}
+        if secret is not None:
+            given["secret"] = secret
+        if there and there[0]["kind"] == kind:
+            made = await gateway.call("gate.update", {"gateId": there[0]["gateId"], **given})
+            made["secret"] = None
         else:
-            made = await admin.create(
-                storage.pool,
-                storage.vault,
-                owner,
-                kind=kind,
-                name=name,
-                rule=rule,
-                secret=secret,
-                enabled=not off,
-                required=required,
-            )
-            secret_made = made.secret if secret is None else None
+            made = await gateway.call("gate.create", {**owner, "kind": kind, "name": name, **given})
     if as_json:
-        print_json(CreatedGate.from_setting(made, secret=secret_made))
-    elif secret_made is not None:
-        print_fields({"gate": made.gate_id, "secret, shown once": secret_made})
+        print_json(made)
+    elif made["secret"] is not None:
+        print_fields({"gate": made["gateId"], "secret, shown once": made["secret"]})
     else:
-        print_text(made.gate_id)
+        print_text(made["gateId"])
+
+
+def _level(owner: Mapping[str, str]) -> str:
+    """Return the level of the gates that are set there."""
+    return next(iter(owner)).removesuffix("Id")
 
 
 def _shorten(rule: str) -> str:
@@ -198,21 +176,21 @@ async def remove(words: Sequence[str], *, environment: str | None, project: str 
 
     Deployments that wait at it are asked anew. An inherited gate is removed where it is set.
     """
-    from gateway.admin import gates as admin
-    from gateway.api.procedures._gate_rows import GateRow
-
     *apps, gate = words or ("",)
     if not gate or len(apps) > 1:
         raise click.UsageError("Name the gate: gateway gates remove [APP] GATE")
-    async with open_storage() as storage:
-        gate_id = gate
+    async with connect() as gateway:
         if apps or environment is not None or project is not None:
-            gate_id = await _gate_id(storage, (apps[0] if apps else None, environment, project), gate)
-        removed = await admin.remove(storage.pool, storage.vault, gate_id)
+            app = apps[0] if apps else None
+            owner = await _owner(gateway, app, environment, project)
+            gate_id = await _gate_id(gateway, owner, app, gate)
+        else:
+            gate_id = await gateway.find("gate", gate)
+        removed = await gateway.call("gate.remove", {"gateId": gate_id})
     if as_json:
-        print_json(GateRow.from_setting(removed))
+        print_json(removed)
     else:
-        print_text(f"removed {removed.name}")
+        print_text(f"removed {removed['name']}")
 
 
 @gates.command()
@@ -225,39 +203,18 @@ async def check(app: str, image: str | None, *, as_json: bool) -> None:
 
     The command exits with 1 when a gate refuses, with 3 when one cannot tell.
     """
-    from gateway.admin import gate_checks
-    from gateway.api.procedures.gate import checked_row
-    from gateway.store import applications
-    from gateway.store.database import statement
-
-    async with _sources() as sources:
-        async with statement(sources.pool) as connection:
-            application_id = await applications.select_application_id(connection, app)
-        row = checked_row(await gate_checks.check(sources, application_id, image))
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        row = await gateway.call("gate.check", {"applicationId": application_id, "image": image})
     if as_json:
         print_json(row)
     else:
-        print_text(f"{row.image}: {row.verdict}")
-        for one in row.gates:
-            print_text(f"  {one.name}: {one.verdict}, {safe_line(one.message)}")
-            if one.verdict != "passed":
-                print_text(f"    {one.remedy}")
-    click.get_current_context().exit({"refused": 1, "unknown": 3}.get(row.verdict, 0))
-
-
-@asynccontextmanager
-async def _sources() -> "AsyncIterator[Sources]":
-    from gateway import app
-    from gateway.gates.gate import Sources
-    from gateway.registry import client
-
-    async with (
-        open_storage() as storage,
-        client.connect(
-            app.insecure_registries(storage.settings), token_hosts=app.token_hosts(storage.settings)
-        ) as registry,
-    ):
-        yield Sources(storage.pool, storage.vault, registry, storage.settings)
+        print_text(f"{row['image']}: {row['verdict']}")
+        for one in row["gates"]:
+            print_text(f"  {one['name']}: {one['verdict']}, {safe_line(one['message'])}")
+            if one["verdict"] != "passed":
+                print_text(f"    {one['remedy']}")
+    click.get_current_context().exit({"refused": 1, "unknown": 3}.get(row["verdict"], 0))
 
 
 @gates.command("next")
@@ -266,27 +223,20 @@ async def _sources() -> "AsyncIterator[Sources]":
 @command
 async def next_opening(app: str, *, as_json: bool) -> None:
     """Show when the gates of APP about time open."""
-    from datetime import UTC, datetime
-
-    from gateway.admin import gate_checks
-    from gateway.admin import gates as admin
-    from gateway.api.procedures.gate import Openings
-    from gateway.store.database import statement
-
-    async with open_storage() as storage, statement(storage.pool) as connection:
-        placed = await admin.select_placed(connection, storage.vault, await _owner(connection, app, None, None))
-    now = datetime.now(UTC)
-    found, together = gate_checks.next_openings([one.setting for one in placed if one.applies], now)
+    async with connect() as gateway:
+        row = await gateway.call("gate.next", {"applicationId": await gateway.find("application", app)})
     if as_json:
-        print_json(Openings.from_openings(found, together))
+        print_json(row)
         return
+    found = row["gates"]
     fields: dict[str, object] = {
-        one.setting.name: "open" if one.is_open else one.opens_at or "never opens" for one in found
+        one["name"]: "open" if one["open"] else moment(one["opensAt"]) or "never opens" for one in found
     }
     if not found:
         print_text("no gate of this application is about time")
         return
-    print_fields(fields | {"deployments go out": "now" if together == now else together or "never"})
+    together = "now" if all(one["open"] for one in found) else moment(row["opensAt"]) or "never"
+    print_fields(fields | {"deployments go out": together})
 
 
 @gates.command()
@@ -300,14 +250,13 @@ async def override(deployment: str, gate: str, *, reason: str, as_json: bool) ->
 
     If the gate has ended the deployment, one that does the same is queued. Print the id of the one that may pass.
     """
-    from gateway.admin import gate_overrides
-
-    async with open_storage() as storage:
-        passes = await gate_overrides.override(storage.pool, storage.vault, deployment, gate, reason)
+    async with connect() as gateway:
+        deployment_id = await gateway.find("deployment", deployment)
+        passes = await gateway.call("gate.override", {"deploymentId": deployment_id, "name": gate, "reason": reason})
     if as_json:
-        print_json({"deploymentId": passes})
+        print_json(passes)
     else:
-        print_text(passes)
+        print_text(passes["deploymentId"])
 
 
 @gates.command()
@@ -316,48 +265,37 @@ async def override(deployment: str, gate: str, *, reason: str, as_json: bool) ->
 @command
 async def report(deployment: str, *, as_json: bool) -> None:
     """Print the last report of a vulnerability scanner on the image of DEPLOYMENT, as JSON."""
-    from gateway.model.errors import NotFound
-    from gateway.store import deployments, scan_reports
-    from gateway.store.database import statement
-
     _ = as_json  # it is JSON in any case
-    async with open_storage() as storage, statement(storage.pool) as connection:
-        digest = (await deployments.select_deployment(connection, deployment)).digest
-        found = None if digest is None else await scan_reports.select_newest(connection, digest)
-    if found is None:
-        raise NotFound("Report not found: no scanner was asked about this image, or its report has expired")
+    async with connect() as gateway:
+        deployment_id = await gateway.find("deployment", deployment)
+        found = await gateway.call("gate.report", {"deploymentId": deployment_id})
     # Foreign text: in ASCII, and with the one control character escaped that JSON leaves as it is.
-    print_text(json.dumps(json.loads(found), indent=2).replace("\x7f", "\\u007f"))
+    print_text(json.dumps(found, indent=2).replace("\x7f", "\\u007f"))
 
 
-async def _gate_id(storage: "Storage", place: tuple[str | None, str | None, str | None], named: str) -> str:
+async def _gate_id(gateway: "Gateway", owner: Mapping[str, str], app: str | None, named: str) -> str:
     """Return the id of the gate that is set there under this name or id. Raises NotFound, which says what there is."""
-    from gateway.admin import gates as admin
-    from gateway.model.errors import NotFound
-    from gateway.store.database import statement
-
-    async with statement(storage.pool) as connection:
-        owner = await _owner(connection, *place)
-        placed = await admin.select_placed(connection, storage.vault, owner)
-    chosen = [one.setting for one in placed if named in {one.setting.name, one.setting.gate_id}]
-    own = [one for one in chosen if one.level is owner.level]
+    placed = await gateway.call("gate.all", owner)
+    chosen = [one for one in placed if named in {one["name"], one["gateId"]}]
+    own = [one for one in chosen if one["level"] == _level(owner)]
     if own:
-        return own[0].gate_id
+        return str(own[0]["gateId"])
     if chosen:
+        place = app or "APP"
         raise NotFound(
-            f"The gate {named} is inherited: remove it from its {chosen[0].level}, or turn it off here with gateway "
-            f"gates set {place[0] or 'APP'} {chosen[0].kind} --off"
+            f"The gate {named} is inherited: remove it from its {chosen[0]['level']}, or turn it off here with gateway "
+            f"gates set {place} {chosen[0]['kind']} --off"
         )
-    there = ", ".join(one.setting.name for one in placed) or "none"
+    there = ", ".join(one["name"] for one in placed) or "none"
     raise NotFound(f"There is no gate {named!r} here; there are: {there}")
 
 
-async def _owner(connection: "Connection", app: str | None, environment: str | None, project: str | None) -> "Owner":
-    from gateway.admin.gates import owner_of
-    from gateway.store import applications, projects
-
+async def _owner(gateway: "Gateway", app: str | None, environment: str | None, project: str | None) -> dict[str, str]:
+    """Return the input that names the place. Raises UsageError unless exactly one is named, NotFound."""
     if sum(one is not None for one in (app, environment, project)) != 1:
         raise click.UsageError(_PLACE)
-    application_id = await applications.select_application_id(connection, app) if app is not None else None
-    project_id = await projects.select_project_id(connection, project) if project is not None else None
-    return owner_of(application_id=application_id, environment_id=environment, project_id=project_id)
+    if app is not None:
+        return {"applicationId": await gateway.find("application", app)}
+    if environment is not None:
+        return {"environmentId": await gateway.find("environment", environment)}
+    return {"projectId": await gateway.find("project", project or "")}

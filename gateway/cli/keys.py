@@ -1,33 +1,43 @@
 """`gateway keys`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
+    plain_json_option,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
 )
-from gateway.model.api_keys import Grants, Permission, parse_expiry
+from gateway.cli._table import Id
 from gateway.model.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from gateway.store.api_keys import Key
-
-_SCOPES = [one.scope_name for one in reversed(Permission)]
+_SCOPES = ["admin", "deploy", "read"]
+#: the names that this command has always printed
+_FIELDS = {
+    "keyId": "key_id",
+    "createdAt": "created_at",
+    "expiresAt": "expires_at",
+    "lastUsedAt": "last_used_at",
+    "lastUsedFrom": "last_used_from",
+    "revokedAt": "revoked_at",
+}
 
 
 def _parse_expires(_context: click.Context, _option: click.Parameter, given: str | None) -> datetime | None:
+    from gateway.model.api_keys import parse_expiry
+
     try:
         return parse_expiry(given, datetime.now(UTC)) if given else None
     except InvalidInput as error:
@@ -81,30 +91,21 @@ async def create(
     """Create an API key and print it. It is not shown again.
 
     The key is unrestricted, unless --application or --project restricts it. An unrestricted key of scope admin is root
-    on every host.
+    on every host. Where there is no gateway yet, the first key creates its database here.
     """
-    from gateway.store import api_keys
-    from gateway.store import applications as application_store
-    from gateway.store import projects as project_store
-    from gateway.store.database import transaction
-
     chosen = scope or _ask_scope(as_json=as_json)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        grants = Grants(
-            frozenset([await application_store.select_application_id(connection, named) for named in applications]),
-            frozenset([await project_store.select_project_id(connection, named) for named in projects]),
-        )
-        key, made = await api_keys.insert_key(
-            connection,
-            name,
-            permission=Permission[chosen.upper()],
-            grants=grants if applications or projects else None,
-            expires_at=expires_at,
-        )
+    async with connect(creates=True) as gateway:
+        given: dict[str, Any] = {"name": name, "scope": chosen}
+        if applications or projects:
+            given["applicationIds"] = [await gateway.find("application", named) for named in applications]
+            given["projectIds"] = [await gateway.find("project", named) for named in projects]
+        if expires_at is not None:
+            given["expiresAt"] = expires_at.isoformat()
+        made = await gateway.call("key.create", given)
     if as_json:
-        print_json({**_row(made), "key": key})
+        print_json({**_row(made), "key": made["key"]})
         return
-    print_text(key)
+    print_text(made["key"])
     if scope is None:
         print_text(f"gateway: {_describe_key(made)}", err=True)
 
@@ -112,7 +113,7 @@ async def create(
 def _ask_scope(*, as_json: bool) -> str:
     """Ask for the scope on a terminal; return admin in a script, for example KEY=$(gateway keys create ci)."""
     if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        return Permission.ADMIN.scope_name
+        return "admin"
     print_text(
         "What may the key do? read: see all but secrets. deploy: also deploy, start, stop and roll back, without "
         "changing the configuration. admin: everything.",
@@ -121,15 +122,25 @@ def _ask_scope(*, as_json: bool) -> str:
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
 
-def _describe_key(made: "Key") -> str:
+def _describe_key(made: Mapping[str, Any]) -> str:
     """Return what the key may do, and how to restrict the next one."""
-    what = "is unrestricted" if made.grants is None else f"is restricted to {made.grants}"
-    root = ", which makes it root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
-    end = "without expiry" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
+    restricted = _restriction(made)
+    what = "is unrestricted" if restricted is None else f"is restricted to {restricted}"
+    root = ", which makes it root on every host" if made["scope"] == "admin" and restricted is None else ""
+    expires = moment(made["expiresAt"])
+    end = "without expiry" if expires is None else f"until {expires.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return (
-        f"the key has scope {made.permission.scope_name} and {what}{root}, {end}; "
+        f"the key has scope {made['scope']} and {what}{root}, {end}; "
         "restrict a key with --scope, --application, --project and --expires"
     )
+
+
+def _restriction(key: Mapping[str, Any]) -> str | None:
+    """Return in words what the key is for, None if it is unrestricted."""
+    if key["applications"] is None and key["projects"] is None:
+        return None
+    said = [f"{noun[:-1]} {', '.join(key[noun])}" for noun in ("applications", "projects") if key[noun]]
+    return " and ".join(said) or "deleted applications or projects"
 
 
 @keys.command("list")
@@ -138,28 +149,24 @@ def _describe_key(made: "Key") -> str:
 @command
 async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List keys, newest first, without their secrets."""
-    from gateway.store import api_keys
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = await api_keys.select_keys(connection, page)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.key_id)))
+    async with connect() as gateway:
+        found, following = await gateway.page("key.all", page_of(limit, cursor))
+    print_next_cursor(following)
     if as_json:
         print_json([_row(key) for key in found])
         return
     rows = [
         (
-            key.key_id,
-            key.name,
-            key.prefix,
-            key.permission.scope_name,
-            "unrestricted" if key.grants is None else key.grants,
-            key.created_at,
-            key.expires_at,
-            key.last_used_at,
-            key.last_used_from,
-            key.revoked_at,
+            Id(key["keyId"]),
+            key["name"],
+            key["prefix"],
+            key["scope"],
+            _restriction(key) or "unrestricted",
+            moment(key["createdAt"]),
+            moment(key["expiresAt"]),
+            moment(key["lastUsedAt"]),
+            key["lastUsedFrom"],
+            moment(key["revokedAt"]),
         )
         for key in found
     ]
@@ -167,20 +174,8 @@ async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
     print_table(columns, rows)
 
 
-def _row(key: "Key") -> dict[str, Any]:
-    return {
-        "key_id": key.key_id,
-        "name": key.name,
-        "prefix": key.prefix,
-        "scope": key.permission.scope_name,
-        "applications": None if key.grants is None else sorted(key.grants.applications),
-        "projects": None if key.grants is None else sorted(key.grants.projects),
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "last_used_at": key.last_used_at,
-        "last_used_from": key.last_used_from,
-        "revoked_at": key.revoked_at,
-    }
+def _row(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {_FIELDS.get(name, name): value for name, value in key.items() if name != "key"}
 
 
 @keys.command()
@@ -189,11 +184,8 @@ def _row(key: "Key") -> dict[str, Any]:
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
     """Revoke a key. KEY is its id, prefix or name. A name revokes every key of that name."""
-    from gateway.store import api_keys
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        count = await api_keys.revoke_keys(connection, key)
+    async with connect() as gateway:
+        count = (await gateway.call("key.revoke", {"key": key}))["count"]
     if as_json:
         print_json({"revoked": key, "count": count})
     else:
@@ -206,13 +198,8 @@ async def revoke(key: str, *, as_json: bool) -> None:
 @command
 async def restore(key_id: str, *, as_json: bool) -> None:
     """Restore a revoked key. KEY_ID is its id."""
-    from gateway.model.errors import NotFound
-    from gateway.store import api_keys
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        if not await api_keys.restore_by_id(connection, key_id):
-            raise NotFound(f"no key with the id {key_id} is revoked; see: gateway keys list")
+    async with connect() as gateway:
+        await gateway.call("key.restore", {"keyId": key_id})
     if as_json:
         print_json({"restored": key_id})
     else:
@@ -220,27 +207,38 @@ async def restore(key_id: str, *, as_json: bool) -> None:
 
 
 @keys.command("rotate-master")
-@json_option
+@plain_json_option
 @command
 async def rotate_master(*, as_json: bool) -> None:
-    """Re-encrypt all secrets with a new master key.
+    """Re-encrypt all secrets with a new master key, on the gateway's own host.
 
     The gateway may run meanwhile. Set GATEWAY_MASTER_KEY to the new key and GATEWAY_FORMER_MASTER_KEYS to the former
     one. If neither is set, the command replaces the key in the data directory. If it is interrupted, run it again: it
     continues.
     """
+    import socket
     from dataclasses import asdict
 
+    from gateway import config
     from gateway.admin import master_key
-    from gateway.model.audit import CURRENT_ACTOR, Outcome
+    from gateway.cli import _logging
+    from gateway.client.in_process import local_user
+    from gateway.model.audit import CURRENT_ACTOR, Actor, Outcome
     from gateway.store import audit
     from gateway.store.database import transaction
+    from gateway.store.storage import open_current_storage
 
-    async with open_storage() as storage:
-        done = await master_key.rotate(storage.pool, storage.vault)
-        if (actor := CURRENT_ACTOR.get()) is not None:
+    settings = config.load()
+    _logging.configure("warning", "text")
+    actor = Actor("cli", local_user(), "keys.rotate-master", address=socket.gethostname())
+    async with open_current_storage(settings, on_empty=lambda: None) as storage:
+        token = CURRENT_ACTOR.set(actor)
+        try:
+            done = await master_key.rotate(storage.pool, storage.vault)
             async with transaction(storage.pool) as connection:
                 await audit.insert_unrecorded(connection, [audit.UnrecordedEvent(actor, Outcome.DONE)])
+        finally:
+            CURRENT_ACTOR.reset(token)
     if as_json:
         print_json(asdict(done))
     else:

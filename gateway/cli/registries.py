@@ -1,21 +1,24 @@
 """`gateway registries`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
     read_secret,
 )
+from gateway.cli._table import Id
 
 
 @click.group()
@@ -64,22 +67,18 @@ async def create(
 
     URL is for example ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; default: Docker Hub.
     """
-    from gateway.admin.registries import parse_registration
-    from gateway.store import registries as store
-    from gateway.store.database import transaction
-
     secrets = {
         "password": read_secret(password_file),
         "ca_certificate": read_secret(ca_file),
         "secret_access_key": read_secret(secret_access_key_file),
     }
-    registration = parse_registration({**plain, **secrets, "registry_name": name, "registry_url": url})
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        made = await store.insert_registry(connection, storage.vault, registration)
+    given = {**plain, **secrets, "registry_name": name, "registry_url": url}
+    async with connect() as gateway:
+        made = await gateway.call("registry.create", {field: one for field, one in given.items() if one is not None})
     if as_json:
-        print_json({"registryId": made.registry_id, "registryName": name, "registryUrl": url})
+        print_json({"registryId": made["registryId"], "registryName": name, "registryUrl": url})
     else:
-        print_text(made.registry_id)
+        print_text(made["registryId"])
 
 
 @registries.command("list")
@@ -88,67 +87,67 @@ async def create(
 @command
 async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List registries, newest first, without their secrets."""
-    from gateway.api.procedures.registry import RegistryRow
-    from gateway.store import registries as store
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = await store.select_registries_page(connection, storage.vault, page)
+    async with connect() as gateway:
+        found, following = await gateway.page("registry.all", page_of(limit, cursor))
     if as_json:
-        print_json([RegistryRow.from_registry(one) for one in found])
+        print_json(found)
     else:
         rows = [
-            [one.registry_id, one.registry_name, str(one.scope), one.registry_type, _login_name(one)] for one in found
+            (
+                Id(one["registryId"]),
+                one["registryName"],
+                _images(one),
+                one["registryType"],
+                _login_name(one),
+                moment(one["createdAt"]),
+            )
+            for one in found
         ]
-        print_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN"], rows)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.registry_id)))
+        print_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN", "CREATED"], rows)
+    print_next_cursor(following)
 
 
-def _login_name(registry: Any) -> str | None:
-    from gateway.model.registries import Credentials
+def _images(registry: Mapping[str, Any]) -> str:
+    """Return which images the login is for: a registry, or a path in it."""
+    place = registry["registryUrl"].partition("://")[2] or registry["registryUrl"]
+    place = place.rstrip("/").removesuffix("/v1").removesuffix("/v2")
+    return "docker.io" if place in {"", "index.docker.io", "registry-1.docker.io", "hub.docker.com"} else place
 
-    login = registry.login
-    return login.username if isinstance(login, Credentials) else str(login) if login else None
+
+def _login_name(registry: Mapping[str, Any]) -> str | None:
+    """Return the user of the login; for Amazon, whose identity is used."""
+    if registry["registryType"] != "ecr":
+        return registry["username"] or None
+    of = registry["accessKeyId"] or registry["profile"] or "the instance role"
+    return f"{of} as {registry['roleArn']}" if registry["roleArn"] else str(of)
 
 
 @registries.command()
-@click.argument("registry_id")
+@click.argument("registry")
 @json_option
 @command
-async def test(registry_id: str, *, as_json: bool) -> None:
+async def test(registry: str, *, as_json: bool) -> None:
     """Log in with the stored credentials. On failure, print the cause and the remedy."""
-    from gateway import app
-    from gateway.admin.registries import log_in
-    from gateway.registry import client
-    from gateway.store import registries as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage:
-        async with transaction(storage.pool) as connection:
-            found = await store.select_registry(connection, storage.vault, registry_id)
-        async with client.connect(
-            app.insecure_registries(storage.settings), token_hosts=app.token_hosts(storage.settings)
-        ) as asking:
-            await log_in(asking, found)
+    async with connect() as gateway:
+        registry_id = await gateway.find("registry", registry)
+        await gateway.call("registry.testRegistryById", {"registryId": registry_id})
+        found = await gateway.call("registry.one", {"registryId": registry_id})
     if as_json:
-        print_json({"loggedIn": found.registry_id})
+        print_json({"loggedIn": registry_id})
     else:
-        print_text(f"{found.scope.domain} accepts the login")
+        print_text(f"{_images(found).partition('/')[0]} accepts the login")
 
 
 @registries.command()
-@click.argument("registry_id")
+@click.argument("registry")
 @json_option
 @command
-async def remove(registry_id: str, *, as_json: bool) -> None:
-    """Delete a registry's credentials. Running applications are not touched."""
-    from gateway.store import registries as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        removed = await store.delete_registry(connection, storage.vault, registry_id)
+async def remove(registry: str, *, as_json: bool) -> None:
+    """Delete a registry's credentials, by id or name. Running applications are not touched."""
+    async with connect() as gateway:
+        registry_id = await gateway.find("registry", registry)
+        await gateway.call("registry.remove", {"registryId": registry_id})
     if as_json:
-        print_json({"removed": removed.registry_id})
+        print_json({"removed": registry_id})
     else:
-        print_text(f"removed {removed.registry_id}")
+        print_text(f"removed {registry_id}")

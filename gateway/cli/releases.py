@@ -2,30 +2,35 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._errors import FAILED, UNKNOWN
+from gateway.cli._progress import Progress
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_fields,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
 )
+from gateway.cli._table import Id
+from gateway.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from gateway.queue.release import Wish
-    from gateway.store.database import Connection, Pool
-    from gateway.store.releases import Release, ReleaseMember
+    from gateway.client import Gateway
 
 _POLL_INTERVAL = 0.2  # seconds
+_PATIENCE = 10.0  # seconds between two questions whether a gateway runs at all
+_ENDED = frozenset({"succeeded", "put_back", "failed"})
 
 
 @click.command()
@@ -35,7 +40,7 @@ _POLL_INTERVAL = 0.2  # seconds
 @click.option("--tag", "tags", multiple=True, metavar="APP=TAG", help="Release this tag of APP's image; repeatable.")
 @click.option("--redeploy", is_flag=True, help="Replace each container, even if it runs the newest image.")
 @click.option("--title", default="Released from the command line", help="Title of the release.")
-@click.option("--follow", "-f", is_flag=True, help="Wait until the release ends; the server must be running.")
+@click.option("--follow", "-f", is_flag=True, help="Wait until the release ends; the exit code tells how it ended.")
 @json_option
 @command
 async def release(
@@ -54,30 +59,26 @@ async def release(
     Each is pulled, verified and created before any is touched. If one fails, all are put back. With --follow, the exit
     code is 0 only if all run the new version.
     """
-    from gateway.admin import groups as admin
-    from gateway.admin.groups import Order
-    from gateway.store import groups as store
-    from gateway.store.database import statement
-
-    async with open_storage() as storage:
-        async with statement(storage.pool) as connection:
-            group_id = None if group is None else await store.select_group_id(connection, group)
-            wishes = await _wishes(connection, images, tags)
-        begun = await admin.begin_release(
-            storage.pool, storage.vault, Order(group_id, environment, wishes, title, redeploy)
-        )
-        for application_id, why in begun.left_out.items():
-            print_text(f"left out: {application_id}: {why}", err=True)
+    async with connect() as gateway:
+        given: dict[str, Any] = {"title": title, "redeploy": redeploy}
+        if group is not None:
+            given["groupId"] = await gateway.find("group", group)
+        if environment is not None:
+            given["environmentId"] = await gateway.find("environment", environment)
+        given["members"] = await _wishes(gateway, images, tags)
+        begun = await gateway.call("release.create", given)
+        for one in begun["leftOut"]:
+            print_text(f"left out: {one['applicationId']}: {one['reason']}", err=True)
         if not follow:
             if as_json:
-                print_json({"releaseId": begun.release_id})
+                print_json({"releaseId": begun["releaseId"]})
             else:
-                print_text(begun.release_id)
+                print_text(begun["releaseId"])
             return
-        found, members = await _follow(storage.pool, begun.release_id, quiet=as_json)
-    _print_release(found, members, as_json=as_json)
-    if found.state != "succeeded":
-        sys.exit(1)
+        found = await _follow(gateway, begun["releaseId"], quiet=as_json)
+    _print_release(found, as_json=as_json)
+    if found["state"] != "succeeded":
+        sys.exit(FAILED if found["state"] in _ENDED else UNKNOWN)
 
 
 @click.group()
@@ -92,23 +93,26 @@ def releases() -> None:
 @command
 async def list_releases(group: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """List releases of one group or all, newest first."""
-    from gateway.api.procedures.release import ReleaseRow
-    from gateway.store import groups
-    from gateway.store import releases as store
-    from gateway.store.database import statement
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, statement(storage.pool) as connection:
-        group_id = None if group is None else await groups.select_group_id(connection, group)
-        found = await store.select_releases(connection, page, group_id=group_id)
+    async with connect() as gateway:
+        given = page_of(limit, cursor)
+        if group is not None:
+            given["groupId"] = await gateway.find("group", group)
+        found, following = await gateway.page("release.all", given)
     if as_json:
-        print_json([ReleaseRow.from_release(one) for one in found])
+        print_json(found)
     else:
         rows = [
-            (one.release_id, one.name, one.state, one.created_at, one.reason and one.reason.message) for one in found
+            (
+                Id(one["releaseId"]),
+                one["name"],
+                one["state"],
+                moment(one["createdAt"]),
+                one["reason"] and one["reason"]["message"],
+            )
+            for one in found
         ]
         print_table(["ID", "NAME", "STATE", "CREATED", "REASON"], rows)
-    print_next_cursor(page.next(found, store.place))
+    print_next_cursor(following)
 
 
 @releases.command()
@@ -117,11 +121,9 @@ async def list_releases(group: str | None, *, limit: int, cursor: str | None, as
 @command
 async def show(release_id: str, *, as_json: bool) -> None:
     """Show a release and its members."""
-    from gateway.store.database import statement
-
-    async with open_storage() as storage, statement(storage.pool) as connection:
-        found, members = await _load(connection, release_id)
-    _print_release(found, members, as_json=as_json)
+    async with connect() as gateway:
+        found = await gateway.call("release.one", {"releaseId": await gateway.find("release", release_id)})
+    _print_release(found, as_json=as_json)
 
 
 @releases.command()
@@ -131,85 +133,76 @@ async def show(release_id: str, *, as_json: bool) -> None:
 @command
 async def cancel(release_id: str, *, abandon: bool, as_json: bool) -> None:
     """Cancel a release. What has moved is put back."""
-    from gateway.queue.release import cancel_release
-
-    async with open_storage() as storage:
-        state = await cancel_release(storage.pool, release_id, abandon=abandon)
+    async with connect() as gateway:
+        found = await gateway.find("release", release_id)
+        state = (await gateway.call("release.cancel", {"releaseId": found, "abandon": abandon}))["state"]
     if as_json:
-        print_json({"releaseId": release_id, "state": state})
+        print_json({"releaseId": found, "state": state})
     else:
         print_text("the release ends as it is" if abandon else "cancelling: what has moved is put back")
 
 
-async def _load(connection: "Connection", release_id: str) -> "tuple[Release, list[ReleaseMember]]":
-    from gateway.store import releases as store
-
-    found = await store.select_release(connection, release_id)
-    return found, await store.select_members(connection, release_id)
-
-
-async def _follow(pool: "Pool", release_id: str, *, quiet: bool) -> "tuple[Release, list[ReleaseMember]]":
-    """Print each change, and return the release once it has ended."""
-    from gateway.store.database import statement
-
+async def _follow(gateway: "Gateway", release_id: str, *, quiet: bool) -> dict[str, Any]:
+    """Print each change, and return the release once it has ended, or as it is where no gateway runs."""
     printed: dict[str, str] = {}
+    progress, clock = Progress(quiet=quiet), asyncio.get_running_loop().time
+    asks_at = clock() + _PATIENCE
     while True:
-        async with statement(pool) as connection:
-            found, members = await _load(connection, release_id)
-        lines = {f"member {one.member.name}": str(one.member.state) for one in members} | {"release": str(found.state)}
+        found: dict[str, Any] = await gateway.call("release.one", {"releaseId": release_id})
+        lines = {f"member {one['name']}": one["state"] for one in found["members"]} | {"release": found["state"]}
         for name, state in lines.items():
-            if printed.get(name) != state and not quiet:
-                print_text(f"{name}: {state}", err=True)
+            if printed.get(name) != state:
+                progress.line(f"{name}: {state}")
+                asks_at = clock() + _PATIENCE
         printed = lines
-        if found.ended:
-            return found, members
+        if found["state"] in _ENDED:
+            return found
+        if clock() > asks_at:
+            asks_at = clock() + _PATIENCE
+            if not (await gateway.call("status.one"))["rollsOut"]:
+                print_text("No gateway seems to run. Start it: gateway serve. The release waits until then.", err=True)
+                return found
         await asyncio.sleep(_POLL_INTERVAL)
 
 
-def _print_release(found: "Release", members: "list[ReleaseMember]", *, as_json: bool) -> None:
-    from gateway.api.procedures.release import WholeRelease
-
+def _print_release(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json(WholeRelease.from_members(found, members))
+        print_json(found)
         return
     fields = {
-        "release": found.release_id,
-        "name": found.name,
-        "title": found.title or None,
-        "state": found.state,
-        "created": found.created_at,
-        "ended": found.finished_at,
-        **({"requested by": found.asked_by} if found.asked_by else {}),
+        "release": found["releaseId"],
+        "name": found["name"],
+        "title": found["title"] or None,
+        "state": found["state"],
+        "created": moment(found["createdAt"]),
+        "ended": moment(found["finishedAt"]),
+        **({"requested by": found["requestedBy"]} if found["requestedBy"] else {}),
     }
-    if found.reason is not None:
-        fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}
+    if (reason := found["reason"]) is not None:
+        fields |= {"reason": reason["message"], "code": reason["code"], "remedy": reason["remedy"]}
     print_fields(fields)
     rows = [
         (
-            one.member.wave,
-            one.member.name,
-            one.member.state,
-            one.deployment_id,
-            one.member.reason and one.member.reason.code,
+            one["wave"],
+            one["name"],
+            one["state"],
+            one["deploymentId"] and Id(one["deploymentId"]),
+            one["reason"] and one["reason"]["code"],
         )
-        for one in members
+        for one in found["members"]
     ]
     print_table(["WAVE", "APPLICATION", "STATE", "DEPLOYMENT", "REASON"], rows)
 
 
-async def _wishes(connection: "Connection", images: Sequence[str], tags: Sequence[str]) -> "dict[str, Wish]":
+async def _wishes(gateway: "Gateway", images: Sequence[str], tags: Sequence[str]) -> list[dict[str, str]]:
     """Parse APP=IMAGE and APP=TAG. Raises InvalidInput, NotFound."""
-    from gateway.model.errors import InvalidInput
-    from gateway.queue.release import Wish
-    from gateway.store import applications
-
-    wishes: dict[str, Wish] = {}
+    wishes: dict[str, dict[str, str]] = {}
     for option, words in (("image", images), ("tag", tags)):
         for word in words:
             app, equals, wanted = word.partition("=")
             if not (app and equals and wanted):
                 raise InvalidInput(f"--{option} {word}: write it as APP={option.upper()}")
-            application_id = await applications.select_application_id(connection, app)
-            before = wishes.get(application_id, Wish())
-            wishes[application_id] = Wish(wanted, before.tag) if option == "image" else Wish(before.image, wanted)
-    return wishes
+            application_id = await gateway.find("application", app)
+            wish = wishes.setdefault(application_id, {"applicationId": application_id})
+            wish["dockerImage" if option == "image" else "tag"] = wanted
+    return list(wishes.values())

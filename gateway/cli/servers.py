@@ -7,10 +7,11 @@ import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_fields,
     print_json,
     print_next_cursor,
@@ -18,6 +19,7 @@ from gateway.cli._runner import (
     print_text,
     read_secret,
 )
+from gateway.cli._table import Id
 
 
 @click.group()
@@ -54,16 +56,13 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 
     HOST is for example unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
     """
-    from gateway.admin.servers import register
-    from gateway.model.servers import Access
-
-    access = Access(host).with_changes(_read_files(files))
-    async with open_storage() as storage:
-        made = await register(storage.pool, storage.vault, name=name, description=description, access=access)
+    given = {"name": name, "host": host, "description": description, **_read_files(files)}
+    async with connect() as gateway:
+        made = await gateway.call("server.create", given)
     if as_json:
-        print_json({"serverId": made.server_id, "name": name, "host": host})
+        print_json({"serverId": made["serverId"], "name": name, "host": host})
     else:
-        print_text(made.server_id)
+        print_text(made["serverId"])
 
 
 @servers.command()
@@ -75,15 +74,15 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 @command
 async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
     """Change the name, address or credentials of SERVER. Options that are not given change nothing."""
-    from gateway.admin import servers as admin
-
-    access = _read_files(files) | ({"host": host} if host else {})
-    async with open_storage() as storage:
-        found = await admin.update(storage.pool, storage.vault, server, name=name, description=None, access=access)
+    given: dict[str, str | None] = _read_files(files)
+    given |= {field: value for field, value in (("name", name), ("host", host)) if value}
+    async with connect() as gateway:
+        server_id = await gateway.find("server", server)
+        await gateway.call("server.update", {"serverId": server_id, **given})
     if as_json:
-        print_json({"updated": found.server_id})
+        print_json({"updated": server_id})
     else:
-        print_text(f"updated {found.server_id}")
+        print_text(f"updated {server_id}")
 
 
 @servers.command("list")
@@ -92,20 +91,17 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @command
 async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List servers, newest first. STATE is from the last contact."""
-    from gateway.api.procedures.server import ServerRow
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = await store.select_servers_page(connection, storage.vault, page)
-    shown = [ServerRow.from_server(one, ()) for one in found]
+    async with connect() as gateway:
+        shown, following = await gateway.page("server.all", page_of(limit, cursor))
     if as_json:
         print_json(shown)
     else:
-        rows = [[one.server_id, one.name, one.host, one.status, one.engine_id] for one in shown]
-        print_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.server_id)))
+        rows = [
+            [Id(one["serverId"]), one["name"], one["host"], one["status"], one["engineId"], moment(one["createdAt"])]
+            for one in shown
+        ]
+        print_table(["ID", "NAME", "HOST", "STATE", "ENGINE", "CREATED"], rows)
+    print_next_cursor(following)
 
 
 @servers.command("show")
@@ -114,17 +110,13 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
 @command
 async def show_server(server: str, *, as_json: bool) -> None:
     """Show a server, by id or name, without its credentials."""
-    from gateway.api.procedures.server import ServerRow
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = ServerRow.from_server(await store.select_server(connection, storage.vault, server), ()).model_dump()
+    async with connect() as gateway:
+        found = await gateway.call("server.one", {"serverId": await gateway.find("server", server)})
     if as_json:
         print_json(found)
     else:
-        columns = ("serverId", "name", "description", "host", "tls", "status", "error", "engineId", "createdAt")
-        print_fields({column: found[column] for column in columns})
+        columns = ("serverId", "name", "description", "host", "tls", "status", "error", "engineId")
+        print_fields({**{column: found[column] for column in columns}, "createdAt": moment(found["createdAt"])})
 
 
 @servers.command()
@@ -133,15 +125,8 @@ async def show_server(server: str, *, as_json: bool) -> None:
 @command
 async def test(server: str, *, as_json: bool) -> None:
     """Connect to the engine of SERVER and print its identity."""
-    from gateway.admin.servers import identify_engine
-    from gateway.api.procedures.server import Identity
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage:
-        async with transaction(storage.pool) as connection:
-            found = await store.select_server(connection, storage.vault, server)
-        answered = Identity.from_engine(await identify_engine(found.access_with_changes({}))).model_dump()
+    async with connect() as gateway:
+        answered = await gateway.call("server.test", {"serverId": await gateway.find("server", server)})
     if as_json:
         print_json(answered)
     else:
@@ -154,11 +139,10 @@ async def test(server: str, *, as_json: bool) -> None:
 @command
 async def remove(server: str, *, as_json: bool) -> None:
     """Remove a server without applications, by id or name. Nothing is touched on the server itself."""
-    from gateway.admin import servers as admin
-
-    async with open_storage() as storage:
-        found = await admin.remove(storage.pool, storage.vault, server)
+    async with connect() as gateway:
+        server_id = await gateway.find("server", server)
+        await gateway.call("server.remove", {"serverId": server_id})
     if as_json:
-        print_json({"removed": found.server_id})
+        print_json({"removed": server_id})
     else:
-        print_text(f"removed {found.server_id}")
+        print_text(f"removed {server_id}")

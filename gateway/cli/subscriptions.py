@@ -1,20 +1,23 @@
 """`gateway subscriptions`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
 )
+from gateway.cli._table import Id
 
 
 @click.group()
@@ -48,24 +51,22 @@ async def create(
     as_json: bool,
 ) -> None:
     """Subscribe APP to more tags. Example: gateway subscriptions create web semver '^1.2'."""
-    from gateway.admin.subscriptions import resolve_repository
-    from gateway.api.procedures.subscription import SubscriptionRow
-    from gateway.model.tag_policies import TagPolicy
-    from gateway.store import applications
-    from gateway.store import subscriptions as store
-    from gateway.store.database import transaction
-
-    wanted = TagPolicy.parse(
-        policy, pattern, include=include, exclude=exclude, prereleases=prereleases, downgrades=allow_downgrade
-    )
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        application_id = await applications.select_application_id(connection, app)
-        followed = await resolve_repository(connection, application_id, repository)
-        made = await store.insert_subscription(connection, application_id, followed, wanted)
+    async with connect() as gateway:
+        given: dict[str, Any] = {
+            "applicationId": await gateway.find("application", app),
+            "repository": repository,
+            "policy": policy,
+            "pattern": pattern,
+            "include": list(include),
+            "exclude": list(exclude),
+            "prereleases": prereleases,
+            "allowDowngrade": allow_downgrade,
+        }
+        made = await gateway.call("subscription.create", given)
     if as_json:
-        print_json(SubscriptionRow.from_subscription(made))
+        print_json(made)
     else:
-        print_text(made.subscription_id)
+        print_text(made["subscriptionId"])
 
 
 @subscriptions.command("list")
@@ -75,31 +76,32 @@ async def create(
 @command
 async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """List subscriptions of one application or all, newest first."""
-    from gateway.api.procedures.subscription import SubscriptionRow
-    from gateway.store import applications
-    from gateway.store import subscriptions as store
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        application_id = await applications.select_application_id(connection, app) if app else None
-        found = await store.select_subscriptions_page(connection, application_id, page=page)
-        names = await applications.select_names(connection, {one.application_id for one in found})
+    async with connect() as gateway:
+        given = page_of(limit, cursor)
+        if app is not None:
+            given["applicationId"] = await gateway.find("application", app)
+        found, following = await gateway.page("subscription.all", given)
+        names = {} if as_json else await gateway.names([one["applicationId"] for one in found])
     if as_json:
-        print_json([SubscriptionRow.from_subscription(one) for one in found])
+        print_json(found)
     else:
         rows = [
             (
-                one.subscription_id,
-                names.get(one.application_id, one.application_id),
-                one.repository,
-                one.policy,
-                "image" if one.from_image else None,
+                Id(one["subscriptionId"]),
+                names.get(one["applicationId"], one["applicationId"]),
+                one["repository"],
+                _policy(one),
+                "image" if one["fromImage"] else None,
+                moment(one["createdAt"]),
             )
             for one in found
         ]
-        print_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.subscription_id)))
+        print_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM", "CREATED"], rows)
+    print_next_cursor(following)
+
+
+def _policy(row: dict[str, Any]) -> str:
+    return f"{row['policy']} {row['pattern']}".rstrip()
 
 
 @subscriptions.command()
@@ -112,13 +114,9 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
 
     SECONDS is the interval; 0 turns polling off. Without SECONDS, the interval set for the registry applies.
     """
-    from gateway.store import applications
-    from gateway.store import subscriptions as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        application_id = await applications.select_application_id(connection, app)
-        await store.update_reconcile(connection, application_id, seconds)
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        await gateway.call("subscription.reconcile", {"applicationId": application_id, "seconds": seconds})
     if as_json:
         print_json({"applicationId": application_id, "reconcileSeconds": seconds})
     else:
@@ -131,12 +129,10 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
 @command
 async def remove(subscription: str, *, as_json: bool) -> None:
     """Remove a subscription by its id."""
-    from gateway.store import subscriptions as store
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        await store.delete_subscription(connection, subscription)
+    async with connect() as gateway:
+        subscription_id = await gateway.find("subscription", subscription)
+        await gateway.call("subscription.remove", {"subscriptionId": subscription_id})
     if as_json:
-        print_json({"removed": subscription})
+        print_json({"removed": subscription_id})
     else:
-        print_text(f"removed {subscription}")
+        print_text(f"removed {subscription_id}")

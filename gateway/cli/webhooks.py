@@ -1,22 +1,26 @@
 """`gateway webhooks`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from gateway.cli._runner import (
     command,
+    connect,
     json_option,
-    open_storage,
+    moment,
+    page_of,
     paged,
-    parse_page,
+    print_fields,
     print_json,
     print_next_cursor,
     print_table,
     print_text,
     read_secret,
 )
+from gateway.cli._table import Id
+from gateway.model.errors import InvalidInput
 
 
 @click.group()
@@ -62,59 +66,57 @@ async def create(
     as_json: bool,
 ) -> None:
     """Create a webhook for SOURCE and print its path and secret. They are not shown again."""
-    from gateway.admin.endpoints import CreateEndpoint, create_endpoint, find_source
-    from gateway.cli._setup_steps import setup_steps
-    from gateway.model.errors import InvalidInput
-    from gateway.store import gateway_address
-    from gateway.store.database import transaction
-
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
     settings = dict(pair.split("=", 1) for pair in pairs)
-    if secret_file is not None and find_source(source).header_with(settings) is None:
+    if secret_file is not None and not _takes_secret(source, settings):
         raise InvalidInput(f"{source} sends no header with a secret: omit --secret-file; the path is the secret")
-    given = CreateEndpoint(
-        source=source,
-        name=name,
-        secret=read_secret(secret_file),
-        host=host,
-        aliases=tuple(aliases),
-        settings=settings,
-        repositories=tuple(repositories),
-        networks=tuple(networks),
-        rate=rate,
-    )
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        public_url, listens = await gateway_address.select_serving(connection)
-        public_url = public_url or storage.settings.public_url
-        made = await create_endpoint(connection, storage.vault, given)
-    base = (public_url or listens or f"http://{storage.settings.listen}").rstrip("/")
+    given = {
+        "source": source,
+        "name": name,
+        "secret": read_secret(secret_file),
+        "host": host,
+        "aliases": list(aliases),
+        "settings": settings,
+        "repositories": list(repositories),
+        "networks": list(networks),
+        "rate": rate,
+    }
+    async with connect() as gateway:
+        reached = await gateway.call("status.address")
+        made = await gateway.call("webhook.create", given)
+        base = (reached["publicUrl"] or gateway.url or reached["listens"] or "http://127.0.0.1:8080").rstrip("/")
     printed = {
-        "endpointId": made.endpoint_id,
-        "source": made.source,
-        "path": made.path,
-        "url": base + made.path,
+        "endpointId": made["endpointId"],
+        "source": made["source"],
+        "path": made["path"],
+        "url": base + made["path"],
         # A source without a header cannot send one: its path is the secret.
-        "secret": None if made.header is None else made.secret,
-        "header": made.header,
+        "secret": None if made["header"] is None else made["secret"],
+        "header": made["header"],
     }
     print_text(json.dumps(printed, indent=None if as_json else 2))
-    if not as_json:
-        text = setup_steps(
-            find_source(source),
-            base=base,
-            path=made.path,
-            secret=made.secret,
-            host=host,
-            settings=given.settings,
+    if as_json:
+        return
+    print_text(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n", err=True)
+    from gateway.cli._setup_steps import setup_steps
+    from gateway.sources import SOURCES
+
+    if (known := SOURCES.get(source)) is not None:  # else the gateway is newer, and knows more
+        steps = setup_steps(known, base=base, path=made["path"], secret=made["secret"], host=host, settings=settings)
+        print_text(steps, err=True)
+    if reached["publicUrl"] is None:
+        print_text(
+            "GATEWAY_PUBLIC_URL is not set. The URL may be reachable only on this machine: set GATEWAY_PUBLIC_URL, "
+            "or replace the start of the URL with the public address of this gateway.",
+            err=True,
         )
-        print_text(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
-        if public_url is None:
-            print_text(
-                "GATEWAY_PUBLIC_URL is not set. The URL may be reachable only on this machine: set GATEWAY_PUBLIC_URL, "
-                "or replace the start of the URL with the public address of this gateway.",
-                err=True,
-            )
+
+
+def _takes_secret(source: str, settings: Mapping[str, str]) -> bool:
+    from gateway.sources import SOURCES
+
+    return source not in SOURCES or SOURCES[source].header_with(settings) is not None
 
 
 @webhooks.command("list")
@@ -123,22 +125,53 @@ async def create(
 @command
 async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List webhooks, newest first. Their paths and secrets are not shown."""
-    from gateway.api.procedures.webhook import WebhookRow
-    from gateway.store import endpoints
-    from gateway.store.database import transaction
-
-    page = parse_page(limit, cursor)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        found = await endpoints.select_endpoints(connection, storage.vault, page)
+    async with connect() as gateway:
+        found, following = await gateway.page("webhook.all", page_of(limit, cursor))
     if as_json:
-        print_json([WebhookRow.from_endpoint(one) for one in found])
+        print_json(found)
     else:
         rows = [
-            (one.endpoint_id, one.source, one.name, one.host, "yes" if one.enabled else "no", one.created_at)
+            (
+                Id(one["endpointId"]),
+                one["source"],
+                one["name"],
+                one["host"],
+                "yes" if one["enabled"] else "no",
+                moment(one["createdAt"]),
+            )
             for one in found
         ]
         print_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
-    print_next_cursor(page.next(found, lambda one: (one.created_at, one.endpoint_id)))
+    print_next_cursor(following)
+
+
+@webhooks.command()
+@click.argument("endpoint")
+@json_option
+@command
+async def show(endpoint: str, *, as_json: bool) -> None:
+    """Show a webhook, by its id or name, without its path and its secret."""
+    async with connect() as gateway:
+        found = await gateway.call("webhook.one", {"endpointId": await gateway.find("webhook", endpoint)})
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        {
+            "id": found["endpointId"],
+            "source": found["source"],
+            "name": found["name"] or None,
+            "enabled": "yes" if found["enabled"] else "no",
+            "host": found["host"],
+            "aliases": ", ".join(found["aliases"]) or None,
+            **{f"setting {name}": value for name, value in found["settings"].items()},
+            "repositories": ", ".join(found["repositories"]) or "any",
+            "networks": ", ".join(found["networks"]) or "any",
+            "rate": f"{found['rate']} a minute" if found["rate"] else None,
+            "former valid until": moment(found["formerValidUntil"]),
+            "created": moment(found["createdAt"]),
+        }
+    )
 
 
 @webhooks.command()
@@ -159,16 +192,13 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
     Without --path the secret is replaced, or the path if that is the only secret. The previous one stays valid for
     the grace period.
     """
-    from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
-    from gateway.api.procedures.webhook import RotatedWebhook
-    from gateway.store.database import transaction
-
-    given = RotateEndpoint(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        made = await rotate_endpoint(connection, storage.vault, given)
-    print_text(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
+    secret = read_secret(secret_file)
+    async with connect() as gateway:
+        given = {"endpointId": await gateway.find("webhook", endpoint), "path": path, "grace": grace}
+        made = await gateway.call("webhook.rotate", given | ({} if secret is None else {"secret": secret}))
+    print_text(json.dumps(made, indent=None if as_json else 2))
     if not as_json:
-        noun = "path" if made.path else "secret"
+        noun = "path" if made["path"] else "secret"
         until = f"stays valid for {_duration(grace)}" if grace else "is not valid any more"
         print_text(f"The previous {noun} {until}. Set the new {noun} at the registry. It is not shown again.", err=True)
 
@@ -197,15 +227,13 @@ async def disable(endpoint: str, *, as_json: bool) -> None:
 
 
 async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
-    from gateway.store import endpoints
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        await endpoints.update_enabled(connection, endpoint, enabled=enabled)
+    async with connect() as gateway:
+        endpoint_id = await gateway.find("webhook", endpoint)
+        await gateway.call("webhook.enable" if enabled else "webhook.disable", {"endpointId": endpoint_id})
     if as_json:
-        print_json({"endpointId": endpoint, "enabled": enabled})
+        print_json({"endpointId": endpoint_id, "enabled": enabled})
     else:
-        print_text(f"{'enabled' if enabled else 'disabled'} {endpoint}")
+        print_text(f"{'enabled' if enabled else 'disabled'} {endpoint_id}")
 
 
 @webhooks.command()
@@ -213,13 +241,11 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
 @json_option
 @command
 async def remove(endpoint: str, *, as_json: bool) -> None:
-    """Delete a webhook by its id."""
-    from gateway.store import endpoints
-    from gateway.store.database import transaction
-
-    async with open_storage() as storage, transaction(storage.pool) as connection:
-        await endpoints.delete_endpoint(connection, endpoint)
+    """Delete a webhook by its id or name."""
+    async with connect() as gateway:
+        endpoint_id = await gateway.find("webhook", endpoint)
+        await gateway.call("webhook.remove", {"endpointId": endpoint_id})
     if as_json:
-        print_json({"removed": endpoint})
+        print_json({"removed": endpoint_id})
     else:
-        print_text(f"removed {endpoint}")
+        print_text(f"removed {endpoint_id}")

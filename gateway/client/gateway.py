@@ -35,6 +35,8 @@ class Gateway(ABC):
     """A gateway whose procedures can be called. `place` says in words which one, for messages."""
 
     place: str
+    #: its address, where it has one
+    url: str | None = None
     #: the gateway's version, once it has answered; None before, and where it does not say
     version: str | None = None
     #: whether a user of the gateway's own host is calling, and no API key
@@ -66,5 +68,5 @@ class Gateway(ABC):
         wanted = sorted(set(ids))
         if not wanted:
             return {}
-        found: dict[str, str] = await self.call("lookup.names", {"applications": wanted})
+        found: dict[str, str] = await self.call("lookup.names", {"applications": ",".join(wanted)})
         return found

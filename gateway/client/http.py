@@ -51,7 +51,9 @@ class HttpGateway(Gateway):
     def at(cls, address: Address, key: str, *, command: str = "") -> Self:
         """Return a gateway that is not connected yet."""
         connection = address.connection(_CONNECT)
-        return cls(f"the gateway at {address}", connection, path=address.path, key=key, command=command)
+        made = cls(f"the gateway at {address}", connection, path=address.path, key=key, command=command)
+        made.url = str(address)
+        return made
 
     @classmethod
     def over(cls, opened: Callable[[], socket.socket], place: str, *, command: str = "") -> Self:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from gateway import app, config
+from gateway import config
 from gateway.admin.context import Context
 from gateway.admin.engine_status import EngineStatus
 from gateway.api.procedures.catalog import PROCEDURES
@@ -28,7 +28,9 @@ from gateway.docker.engine import client as engine_client
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.audit import CURRENT_ACTOR, Actor, Outcome
+from gateway.model.errors import RolloutError
 from gateway.registry import client as registry_client
+from gateway.registry.trusted import insecure_registries, token_hosts
 from gateway.store import audit, servers
 from gateway.store.database import statement
 from gateway.store.pagination import Page
@@ -115,8 +117,17 @@ class InProcessGateway(Gateway):
             hosts = []
             for server_id, access in accesses:
                 engine = await stack.enter_async_context(engine_client.connect(access))
-                hosts.append(_Host(engine, engine.address, server_id))
+                hosts.append(await _host(engine, server_id))
             yield _with_engines(self._context, hosts)
+
+
+async def _host(engine: Engine, server_id: str | None) -> _Host:
+    host = _Host(engine, engine.address, server_id)
+    try:
+        host.identity = await engine.identify()
+    except RolloutError as error:
+        host.error = str(error)
+    return host
 
 
 def _with_engines(context: Context, hosts: Sequence[EngineStatus]) -> Context:
@@ -132,13 +143,13 @@ async def open_gateway(settings: config.Settings, command: str) -> AsyncIterator
     """Open the database without migrating it; an empty one is given its schema, and that is said on standard error."""
     async with (
         open_current_storage(settings, on_empty=lambda: _say_created(settings)) as storage,
-        registry_client.connect(app.insecure_registries(settings), token_hosts=app.token_hosts(settings)) as registry,
+        registry_client.connect(insecure_registries(settings), token_hosts=token_hosts(settings)) as registry,
     ):
         yield InProcessGateway(_context(storage, registry), _local_actor(command))
 
 
 def _context(storage: Storage, registry: registry_client.RegistryClient) -> Context:
-    user = _local_user()
+    user = local_user()
     caller = Caller("", user, Permission.ADMIN, local_user=user)
     return Context(storage.pool, storage.vault, _NoRollouts(), storage.settings, registry, caller)
 
@@ -149,10 +160,11 @@ def _say_created(settings: config.Settings) -> None:
 
 
 def _local_actor(command: str) -> Actor:
-    return Actor("cli", _local_user(), command, address=socket.gethostname())
+    return Actor("cli", local_user(), command, address=socket.gethostname())
 
 
-def _local_user() -> str:
+def local_user() -> str:
+    """Return the user of this process, and by whom sudo was used."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

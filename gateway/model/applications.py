@@ -56,12 +56,6 @@ def _split_escaped_lines(text: str) -> str:
     return "\n".join([*lines, text[begin:]])
 
 
-def slug(name: str) -> str:
-    """Derive a container name from an application's name: `Production API` becomes `production-api`."""
-    made = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50]
-    return made if len(made) > 1 else f"app-{made}".rstrip("-")
-
-
 def parse_app_name(text: str) -> str:
     if not _APP_NAME.fullmatch(text):
         raise InvalidInput(

@@ -248,6 +248,17 @@ async def select_application_id(connection: Connection, named: str) -> str:
     return str(row["application_id"])
 
 
+async def select_names_taken(connection: Connection, name: str) -> bool:
+    """Tell whether an application has this id, container name or name."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM applications"
+            " WHERE $1 IN (application_id, app_name, name) AND desired <> 'deleted')",
+            name,
+        )
+    )
+
+
 async def require_live(connection: Connection, application_id: str) -> None:
     """Raises NotFound unless the application exists and is not being deleted."""
     if not await connection.fetchval(

@@ -258,7 +258,7 @@ async def test_an_application_follows_versions_beside_its_image(shell: CommandLi
 async def test_deliveries_are_shown_and_unknown_ones_are_reported(shell: CommandLine) -> None:
     assert orjson.loads(await shell.cli("deliveries", "list", "--verdict", "failed", "--json")) == []
     for command in ("show", "replay"):
-        with pytest.raises(Refused, match="there is no delivery 'nobody'"):
+        with pytest.raises(Refused, match="There is no delivery 'nobody'"):
             await shell.cli("deliveries", command, "nobody")
 
 

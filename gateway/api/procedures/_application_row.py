@@ -11,9 +11,9 @@ from gateway.api.procedures._project_rows import application_status
 from gateway.api.procedures._response import Moment, Response
 from gateway.docker.container import adopted_spec
 from gateway.model.adoption import AdoptedSpec
-from gateway.model.applications import SECRET_DOKPLOY_COLUMNS, Application
+from gateway.model.applications import SECRET_DOKPLOY_COLUMNS, Application, Desired
 from gateway.model.configuration import Configuration
-from gateway.model.deployments import DokployStatus
+from gateway.model.deployments import DokployStatus, Status
 from gateway.model.dokploy_columns import _KEPT, DokployColumns
 from gateway.model.observations import Observation, State
 
@@ -74,6 +74,10 @@ class _OwnColumns(Response):
     stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
     adopted: AdoptedContainer | AdoptedService | None
     application_status: Literal[DokployStatus, "idle"]
+    deployment_state: Annotated[
+        Status | None, Field(description="State of the newest deployment. Null: it was never deployed.")
+    ]
+    desired: Annotated[Desired, Field(description="Whether it is to run.")]
     observed: Annotated[ObservedRow | None, Field(description="Null before the first deployment.")]
     created_at: Moment
     ports: list[PortRow]
@@ -125,6 +129,7 @@ def application_row(
         stop_grace_period_swarm=grace * _NANO,
         adopted=None if application.adopted_spec is None else adopted_row(application.adopted_spec),
         application_status=application_status(application.desired, status),
+        deployment_state=None if status is None else Status(status),
         observed=None if seen is None else ObservedRow.make(seen),
         ports=[PortRow.from_port(application.application_id, port) for port in application.configuration.ports],
         mounts=[

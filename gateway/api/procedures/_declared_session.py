@@ -36,10 +36,11 @@ from gateway.api.procedures import (
 )
 from gateway.api.rpc.auth import authorize
 from gateway.api.rpc.procedure import Procedure
-from gateway.model.applications import parse_app_name, slug
+from gateway.model.applications import parse_app_name
 from gateway.model.declared.objects import Declared, ObjectPath, located
 from gateway.model.declared.states import Difference, State, differences
 from gateway.model.errors import Forbidden, InvalidInput
+from gateway.model.slug import slug
 from gateway.store.database import Connection, joined
 
 _MODULES = (

@@ -22,8 +22,9 @@ from gateway.api.procedures.deployment import DeploymentRow
 from gateway.api.procedures.domain import DomainRow
 from gateway.api.procedures.server import ServerRow
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
-from gateway.model.applications import Application, parse_app_name, slug
+from gateway.model.applications import Application, parse_app_name
 from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.slug import slug
 from gateway.store import (
     applications,
     deploy_tokens,
@@ -51,6 +52,15 @@ class Create(Changes):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
+    container_name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=255,
+            description="Name of the container, used as it is; a suffix is added if an application is called so. "
+            "Null: appName with a suffix.",
+        ),
+    ] = None
     project_id: Annotated[
         Id | None, Field(description="Has no effect together with environmentId. The call fails if you send it alone.")
     ] = None
@@ -94,8 +104,21 @@ WholeApplication: Any = create_model(
 )
 
 
+def _suffix() -> str:
+    return "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX_LENGTH))
+
+
+async def _container_name(connection: Connection, given: Create) -> str:
+    """Return the name of the new container; a wanted one gets a suffix where it leads to another application."""
+    if given.container_name is None:
+        return _app_name(given)
+    wanted = parse_app_name(given.container_name)
+    taken = await applications.select_names_taken(connection, wanted)
+    return f"{wanted}-{_suffix()}" if taken else wanted
+
+
 def _app_name(given: Create) -> str:
-    suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX_LENGTH))
+    suffix = _suffix()
     wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
     return parse_app_name(f"{wanted}-{suffix}")
 
@@ -135,12 +158,13 @@ async def create(context: Context, given: Create) -> Answer:
     await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
         await _validate_environment(connection, given)
+        app_name = await _container_name(connection, given)
         application_id = await create_application(
             connection,
             context.vault,
             given,
             name=given.name,
-            app_name=_app_name(given),
+            app_name=app_name,
             application_id=given.application_id,
             limits=limits_for(context),
         )

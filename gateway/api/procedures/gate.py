@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
+import orjson
 from pydantic import Field
 
 from gateway.admin import gate_checks, gate_overrides
@@ -18,9 +19,9 @@ from gateway.api.procedures.application_deploy import refuse_another_repository
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.gates.gate import Sources
 from gateway.model.api_keys import Permission
-from gateway.model.errors import Conflict, Throttled, Unavailable
+from gateway.model.errors import Conflict, NotFound, Throttled, Unavailable
 from gateway.model.gates import Level, Verdict
-from gateway.store import applications, gates
+from gateway.store import applications, deployments, gates, scan_reports
 from gateway.store.database import statement, transaction
 from gateway.store.gates import Owner
 
@@ -69,6 +70,10 @@ class Update(Named):
 
 class OfApplication(Input):
     application_id: Id
+
+
+class OfDeployment(Input):
+    deployment_id: Id
 
 
 class Check(OfApplication):
@@ -213,6 +218,17 @@ async def check(context: Context, given: Check) -> Answer:
         refuse_another_repository(context.caller, application, given.image)
     sources = Sources(context.pool, context.vault, context.registry, context.settings)
     return Answer(checked_row(await gate_checks.check(sources, given.application_id, given.image)))
+
+
+@procedures.query("gate.report", gives=dict[str, Any], raises=(NotFound,))
+async def select_report(context: Context, given: OfDeployment) -> Answer:
+    """Return the last report of a vulnerability scanner on the image of a deployment, as the scanner wrote it."""
+    async with statement(context.pool) as connection:
+        digest = (await deployments.select_deployment(connection, given.deployment_id)).digest
+        found = None if digest is None else await scan_reports.select_newest(connection, digest)
+    if found is None:
+        raise NotFound("Report not found: no scanner was asked about this image, or its report has expired")
+    return Answer(orjson.loads(found))
 
 
 @procedures.query("gate.next", gives=Openings)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from gateway.admin.context import Context
-from gateway.admin.inputs import Id, Input
+from gateway.admin.inputs import Input
 from gateway.api.procedures._response import Response
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Caller, Permission
@@ -55,7 +55,9 @@ class Beginning(Input):
 
 
 class OfApplications(Input):
-    applications: Annotated[list[Id], Field(max_length=2000, description="Ids of applications.")]
+    applications: Annotated[
+        str, Field(min_length=1, max_length=300_000, description="Ids of applications, separated by commas.")
+    ]
 
 
 class Meant(Response):
@@ -105,7 +107,7 @@ async def select_names(context: Context, given: OfApplications) -> Answer:
 
     Where several have one name, it is the id. A restricted key gets only those of its own applications.
     """
-    ids = set(given.applications)
+    ids = set(given.applications.split(","))
     async with statement(context.pool) as connection:
         if context.caller.grants is not None:
             ids &= await resource_owners.select_covered(connection, context.caller.grants)

@@ -9,7 +9,8 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.admin.promotions import Standing
 from gateway.api.procedures._response import Moment, Response
-from gateway.api.rpc.procedure import Answer, Procedures
+from gateway.api.procedures._visible import visible_to
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.promotions import Promotion, PromotionState
@@ -75,17 +76,27 @@ def rows_of(standing: Standing) -> list[PromotionRow]:
     return [soaking, *rows]
 
 
-@procedures.query("promotion.all", gives=list[PromotionRow], raises=(NotFound,))
-async def select_all(context: Context, given: OfApplication) -> Answer:
-    """List the promotions of an application, newest first.
+class Filter(Input):
+    application_id: Annotated[Id | None, Field(description="Null: those of all applications.")] = None
+
+
+@procedures.query("promotion.all", gives=list[PromotionRow], raises=(NotFound,), access=KeyAccess.FILTERED)
+async def select_all(context: Context, given: Filter) -> Answer:
+    """List the promotions of an application, newest first, or of all.
+
+    A restricted key gets only those of its own applications.
 
     The first row is the digest that the followed application runs now, unless it is promoted already. The list is empty
     for an application without a gate of kind promotion.
     """
     async with statement(context.pool) as connection:
-        await applications.require_live(connection, given.application_id)
-        found = await admin.select_standings(connection, [given.application_id])
-    return Answer([row for one in found for row in rows_of(one)])
+        only = None
+        if given.application_id is not None:
+            await applications.require_live(connection, given.application_id)
+            only = [given.application_id]
+        found = await admin.select_standings(connection, only)
+        rows = await visible_to(connection, context.caller, [row for one in found for row in rows_of(one)])
+    return Answer(rows)
 
 
 @procedures.mutation("promotion.promote", gives=PromotionRow, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)

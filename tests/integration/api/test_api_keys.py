@@ -247,7 +247,7 @@ async def test_an_id_that_the_input_does_not_have_authorizes_nothing(web: Web) -
 #: the inputs of lists that require one
 REQUIRED: Mapping[str, dict[str, object]] = {
     "lookup.one": {"kind": "application", "word": "mine"},
-    "lookup.names": {"applications": ["mine", "theirs"]},
+    "lookup.names": {"applications": "mine,theirs"},
 }
 
 

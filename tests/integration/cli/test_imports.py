@@ -6,6 +6,8 @@ import os
 import sys
 from base64 import b64encode
 
+from tests.support.api_client import Web
+
 #: a program that runs the commands it is given in one process, and prints which of the named modules they have loaded
 _RUN = """
 import json, os, sys
@@ -61,26 +63,35 @@ async def test_help_loads_neither_the_settings_nor_the_database() -> None:
     assert await loaded([["--help"], *([one, "--help"] for one in groups)], [*_SERVER, *_OTHERS, *_STORAGE]) == []
 
 
-async def test_commands_that_use_the_database_alone_load_no_server_engine_or_registry(web_postgres: str) -> None:
+async def test_commands_that_ask_a_gateway_load_neither_a_server_nor_what_a_database_needs(shared_web: Web) -> None:
     commands = [
         "apps create imports acme/imports:1 --id imports",
         "apps update imports --image acme/imports:2",
         "apps list",
-        "apps show imports",
-        "webhooks create generic",
-        "webhooks list",
         "subscriptions create imports semver ^1",
         "subscriptions list",
         "keys create imports",
         "keys list",
+        "webhooks list",
         "deploy imports",
         "deployments list",
         "deliveries list",
         "servers list",
         "registries list",
+        "gates list imports",
+        "groups list",
+        "releases list",
+        "approvals list",
+        "promotions list",
         "audit",
-        "migrate",
     ]
-    key = b64encode(b"k" * 32).decode()
     words = [one.split() for one in commands]
-    assert await loaded(words, [*_SERVER, *_OTHERS], GATEWAY_DATABASE_URL=web_postgres, GATEWAY_MASTER_KEY=key) == []
+    address = {"GATEWAY_URL": str(shared_web.client.make_url("/")), "GATEWAY_API_KEY": shared_web.key}
+    assert await loaded(words, [*_SERVER, *_OTHERS, *_STORAGE, "uvloop"], **address) == []
+
+
+async def test_a_command_on_the_database_alone_loads_neither_the_worker_nor_a_server(web_postgres: str) -> None:
+    key = b64encode(b"k" * 32).decode()
+    named = ["gateway.app", "gateway.api.server", "gateway.worker", "gateway.dashboard", "uvloop"]
+    words = [["webhooks", "create", "generic"], ["deploy", "--help"]]
+    assert await loaded(words, named, GATEWAY_DATABASE_URL=web_postgres, GATEWAY_MASTER_KEY=key) == []

@@ -15,7 +15,6 @@ from gateway.cli import _follow, main
 from gateway.cli.demo.process import until
 from gateway.config import Settings
 from gateway.model.errors import Unavailable
-from gateway.queue import cancel
 from tests.support.api_client import Web
 
 
@@ -145,30 +144,11 @@ async def test_tables_name_applications_and_have_no_spaces_at_the_ends_of_lines(
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
 
 
-async def test_following_without_a_gateway_says_that_none_runs(
-    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("answers", [[False], [True, False]], ids=["at once", "later"])
+async def test_following_ends_where_no_gateway_runs_and_says_so(
+    web: Web, web_postgres: str, monkeypatch: pytest.MonkeyPatch, answers: list[bool]
 ) -> None:
-    monkeypatch.setattr(_follow, "_PATIENCE", 0.0)
-    # Other tests' gateways have reached engines just now.
-    await web.pool.execute("UPDATE engines SET last_seen_at = now() - interval '1 h'")
-    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
-    await web.mutate("application.deploy", applicationId="6fa")
-    (queued,) = await web.query("deployment.all", applicationId="6fa")
-    following = asyncio.create_task(_follow.follow_deployment(web.pool, queued["deploymentId"], quiet=False))
-
-    async def warned() -> bool | None:
-        return "No gateway seems to run. Start it: gateway serve" in capsys.readouterr().err or None
-
-    await until(warned)
-    await cancel.cancel_deployment(web.pool, queued["deploymentId"])
-    found, _ = await following
-    assert found.status == "cancelled"
-
-
-async def test_following_says_that_no_gateway_runs_though_one_ran_when_it_first_asked(
-    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answers = [True, False]
+    """Also where one ran when the command first asked."""
 
     async def is_any_reached(*_: object) -> bool:
         return answers.pop(0)
@@ -176,14 +156,36 @@ async def test_following_says_that_no_gateway_runs_though_one_ran_when_it_first_
     monkeypatch.setattr(_follow, "_PATIENCE", 0.0)
     monkeypatch.setattr("gateway.store.engines.is_any_reached", is_any_reached)
     await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
-    await web.mutate("application.deploy", applicationId="6fa")
+    code, out, err = await run(web_postgres, "deploy", "web", "--follow")
+    assert (code, answers) == (3, [])
+    assert "state         queued" in out
+    assert "No gateway seems to run. Start it: gateway serve. The deployment stays queued until then." in err
     (queued,) = await web.query("deployment.all", applicationId="6fa")
-    following = asyncio.create_task(_follow.follow_deployment(web.pool, queued["deploymentId"], quiet=False))
+    assert queued["state"] == "queued"
 
-    async def warned() -> bool | None:
-        return "No gateway seems to run. Start it: gateway serve" in capsys.readouterr().err or None
 
-    await until(warned)
-    await cancel.cancel_deployment(web.pool, queued["deploymentId"])
-    await following
-    assert answers == []
+@pytest.mark.parametrize(("ends", "code"), [("cancelled", 5), ("superseded", 4), ("failed", 1), ("succeeded", 0)])
+async def test_the_exit_code_tells_how_a_deployment_ended_and_each_state_is_a_line(
+    web: Web, web_postgres: str, monkeypatch: pytest.MonkeyPatch, ends: str, code: int
+) -> None:
+    monkeypatch.setattr(_follow, "_PATIENCE", 1000.0)
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    following = asyncio.create_task(run(web_postgres, "deploy", "web", "--follow"))
+
+    async def queued() -> str | None:
+        found = await web.query("deployment.all", applicationId="6fa")
+        return found[0]["deploymentId"] if found else None
+
+    named = await until(queued)
+    await web.pool.execute(
+        "UPDATE deployments SET status = $2, finished_at = now(), digest = $3 WHERE deployment_id = $1",
+        named,
+        ends,
+        "sha256:" + "ab" * 32,
+    )
+    exited, out, err = await following
+    assert (exited, f"state         {ends}" in out) == (code, True)
+    assert [line for line in err.splitlines() if line.startswith("queued")] in (
+        [],
+        ["queued: a free slot on the engine"],
+    )

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.model.applications import parse_environment, slug
+from gateway.model.applications import parse_environment
 from gateway.model.configuration import Configuration, parse_command
 from gateway.model.errors import InvalidInput
+from gateway.model.slug import slug
 
 
 def test_an_environment_is_read_as_the_documentation_prints_it() -> None:

@@ -1,0 +1,97 @@
+"""`gateway apps start`, `stop`, `restart`, `delete` and `logs`."""
+
+import sys
+from typing import Any
+
+import click
+
+from gateway.cli._follow import finish_deployment_command, follow_option
+from gateway.cli._runner import command, connect, json_option, print_json, print_text
+from gateway.model.errors import InvalidInput, NotFound
+
+
+@click.command()
+@click.argument("app")
+@follow_option
+@json_option
+@command
+async def start(app: str, *, follow: bool, as_json: bool) -> None:
+    """Start APP, which was stopped. Print the deployment's id."""
+    await _change("application.start", app, follow=follow, as_json=as_json)
+
+
+@click.command()
+@click.argument("app")
+@follow_option
+@json_option
+@command
+async def stop(app: str, *, follow: bool, as_json: bool) -> None:
+    """Stop APP: pushes deploy nothing until it is started. Print the deployment's id."""
+    await _change("application.stop", app, follow=follow, as_json=as_json)
+
+
+@click.command()
+@click.argument("app")
+@follow_option
+@json_option
+@command
+async def restart(app: str, *, follow: bool, as_json: bool) -> None:
+    """Replace the container of APP by a new one of its image. Print the deployment's id."""
+    await _change("application.reload", app, follow=follow, as_json=as_json)
+
+
+@click.command()
+@click.argument("app")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@follow_option
+@json_option
+@command
+async def delete(app: str, *, yes: bool, follow: bool, as_json: bool) -> None:
+    """Delete APP with its containers; its volumes stay. Print the deployment's id."""
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise InvalidInput(f"this deletes {app} and its containers: say --yes")
+        click.confirm(f"Delete {app} and its containers?", abort=True, err=True)
+    await _change("application.delete", app, follow=follow, as_json=as_json)
+
+
+async def _change(procedure: str, app: str, *, follow: bool, as_json: bool) -> None:
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        answered = await gateway.answer(procedure, {"applicationId": application_id})
+        deployment_id = answered.headers.get("x-deployment-id")
+        if deployment_id is None:  # it was so already
+            _print_done({"applicationId": application_id}, as_json=as_json)
+            return
+        try:
+            await finish_deployment_command(gateway, deployment_id, follow=follow, as_json=as_json)
+        except NotFound:  # the application is deleted, and its deployments with it
+            if procedure != "application.delete":
+                raise
+            _print_done({"applicationId": application_id, "deploymentId": deployment_id}, as_json=as_json)
+
+
+def _print_done(said: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(said)
+    else:
+        print_text("done")
+
+
+@click.command()
+@click.argument("app")
+@click.option("--tail", type=click.IntRange(1, 10_000), default=100, help="Last lines to print.", show_default=True)
+@click.option("--since", default="all", help="Only lines of this age or younger: 90s, 10m, 2h, 7d.")
+@click.option("--search", default="", metavar="TEXT", help="Only lines that contain TEXT, in any case.")
+@json_option
+@command
+async def logs(app: str, *, tail: int, since: str, search: str, as_json: bool) -> None:
+    """Print the last lines that the containers of APP have written."""
+    async with connect() as gateway:
+        application_id = await gateway.find("application", app)
+        given = {"applicationId": application_id, "tail": tail, "since": since, "search": search}
+        text = await gateway.call("application.readLogs", given)
+    if as_json:
+        print_json({"applicationId": application_id, "log": text})
+    else:
+        print_text(text, end="" if text.endswith("\n") or not text else "\n")
