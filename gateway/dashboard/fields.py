@@ -14,7 +14,9 @@ _MOST_BYTES = 1024 * 1024
 
 
 async def read_fields(request: web.Request, *, most: int = _MOST_BYTES) -> Mapping[str, str]:
-    """Return the fields by name, of equal names the last one; raises TooLarge and InvalidInput.
+    """Return the fields by name; raises TooLarge and InvalidInput.
+
+    Of equal names the last one counts; those of a list, `name[]`, are its lines.
 
     `most` is in bytes. The fields are counted before they are parsed: millions of empty ones fit into a small body.
     """
@@ -26,4 +28,7 @@ async def read_fields(request: web.Request, *, most: int = _MOST_BYTES) -> Mappi
         fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
     except ValueError as error:
         raise InvalidInput(f"The form is no text, or has more than {_MOST_FIELDS} fields.") from error
-    return dict(fields)
+    found: dict[str, str] = {}
+    for name, text in fields:
+        found[name] = f"{found[name]}\n{text}" if name.endswith("[]") and name in found else text
+    return found

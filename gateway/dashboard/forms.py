@@ -34,6 +34,11 @@ OFFERED = frozenset(
         "application.delete",
         "application.saveEnvironment",
         "application.update",
+        "alert.create",
+        "alert.remove",
+        "alert.replay",
+        "alert.test",
+        "alert.update",
         "approval.approve",
         "approval.reject",
         "deployment.cancel",
@@ -68,9 +73,10 @@ OFFERED = frozenset(
     }
 )
 #: their answers have secrets that are shown once
-_SHOWN_ONCE = frozenset({"webhook.create", "webhook.rotate", "user.createApiKey"})
-#: they try something out, and the answer is that it works
-_TRIES = frozenset({"registry.testRegistryById", "server.validate"})
+_SHOWN_ONCE = frozenset({"alert.create", "alert.update", "webhook.create", "webhook.rotate", "user.createApiKey"})
+#: they try something out, and the answer is that it works, or why it does not
+_TRIES = frozenset({"alert.test", "registry.testRegistryById", "server.validate"})
+_SECRETS = ("key", "path", "secret")
 _OWN_FIELDS = frozenset({"form", "then"})
 
 
@@ -87,10 +93,11 @@ async def send(request: web.Request) -> web.StreamResponse:
         answered = await call_whole(request, name, _given(fields))
     except CallError as error:
         return page(request, "error.html", status=HTTPStatus(error.problem.status), problem=error.problem, back=then)
-    if name in _SHOWN_ONCE and answered.value is not UNDEFINED:
-        return _show_once(request, answered.value, then)
+    value = {} if answered.value is UNDEFINED or not isinstance(answered.value, Mapping) else answered.value
+    if name in _SHOWN_ONCE and any(value.get(field) for field in _SECRETS):
+        return _show_once(request, value, then)
     if name in _TRIES:
-        return page(request, "worked.html", name=name, then=then)
+        return page(request, "worked.html", name=name, error=value.get("error"), then=then)
     request.app[CHANGES].publish(LISTS)
     deployment_id = answered.headers.get("X-Deployment-Id")
     return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else then)
@@ -101,13 +108,14 @@ def _show_once(request: web.Request, answer: Mapping[str, Any], then: str) -> we
     path, endpoint_id = answer.get("path"), answer.get("endpointId")
     url = f"{public_address(request)}{path}" if path else None
     header = answer.get("header")
+    # A webhook without a header has no other secret than its address.
+    secret = answer.get("secret") if header or not endpoint_id else None
     return page(
         request,
         "shown_once.html",
         key=answer.get("key"),
         url=url,
-        # A webhook without a header has no other secret than its address.
-        secret=answer.get("secret") if header else None,
+        secret=secret,
         header=header,
         source=answer.get("source") if endpoint_id else None,
         then=f"{PREFIX}/webhooks/{quote(endpoint_id, safe='')}" if endpoint_id else then,

@@ -12,6 +12,7 @@ from gateway.dashboard import forms, live, log_stream, oidc, oidc_issuer, sessio
 from gateway.dashboard.fragments import FRAGMENTS, Fragments
 from gateway.dashboard.pages import (
     activity,
+    alerts,
     application,
     deployment,
     inbox,
@@ -59,6 +60,7 @@ def add_dashboard(application_: web.Application) -> None:
         "/webhooks/{endpoint_id}": settings.show_webhook,
         "/registries": settings.show_registries,
         "/servers": settings.show_servers,
+        "/alerts": alerts.show,
         "/keys": settings.show_keys,
         "/projects": settings.show_projects,
         "/audit": activity.show_audit,

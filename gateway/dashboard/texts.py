@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway.dashboard.formats import AGO, NOW
-from gateway.model import approvals, audit, deliveries, deployments, errors, gates, observations, promotions, releases
+from gateway.model import (
+    alerts,
+    approvals,
+    audit,
+    deliveries,
+    deployments,
+    errors,
+    gates,
+    observations,
+    promotions,
+    releases,
+)
 from gateway.model.tag_policies import Rule
 
 if TYPE_CHECKING:
@@ -27,12 +38,20 @@ PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 _LONGEST_HEADER = 200  # characters
 _ENUMERATIONS: tuple[type[StrEnum], ...] = (
-    *(approvals.AnswerKind, approvals.Standing, audit.Outcome, deliveries.Verdict, deployments.Kind),
+    *(
+        alerts.EventKind,
+        alerts.ReceiverKind,
+        approvals.AnswerKind,
+        approvals.Standing,
+        audit.Outcome,
+        deliveries.Verdict,
+        deployments.Kind,
+    ),
     *(deployments.Status, deployments.Step, errors.Code, gates.Verdict, gates.Level, observations.State),
     *(promotions.PromotionState, releases.ReleaseState, releases.MemberState, Rule),
 )
 #: other values that are shown as words
-_WORDS = ("never deployed", "waited", "ok", "unreachable", "in trouble")
+_WORDS = ("never deployed", "waited", "ok", "unreachable", "in trouble", "waiting", "delivered")
 
 Translate = Callable[[str], str]
 

@@ -19,6 +19,7 @@ PAGES = (
     "/webhooks",
     "/registries",
     "/servers",
+    "/alerts",
     "/keys",
     "/projects",
     "/audit",

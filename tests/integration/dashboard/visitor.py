@@ -16,6 +16,7 @@ PAGES = (
     "/webhooks",
     "/registries",
     "/servers",
+    "/alerts",
     "/keys",
     "/projects",
     "/audit",

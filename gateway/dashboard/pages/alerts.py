@@ -1,0 +1,27 @@
+"""Alerts: who is told of what happens, and what they were told."""
+
+from aiohttp import web
+
+from gateway.dashboard.procedures import call_page, project_names
+from gateway.dashboard.rendering import page
+from gateway.model.alerts import EventKind
+
+_PAGE = 50  # rows
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show the alerts, the form for a new one, and what receivers were told: all, or one of them."""
+    wanted = {"alertId": alert_id} if (alert_id := request.query.get("alertId")) else {}
+    rows, older = await call_page(request, "alert.all", _PAGE)
+    told, older_told = await call_page(request, "alert.deliveries", _PAGE, parameter="told", **wanted)
+    return page(
+        request,
+        "alerts.html",
+        rows=rows,
+        older=older,
+        told=told,
+        older_told=older_told,
+        wanted=wanted,
+        events=[one.value for one in EventKind if one is not EventKind.TEST],
+        projects=await project_names(request),
+    )
