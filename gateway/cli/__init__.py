@@ -36,6 +36,9 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "api": ("api", "api"),
     "registries": ("registries", "registries"),
     "audit": ("audit", "audit"),
+    "apply": ("declared", "apply"),
+    "export": ("declared", "export"),
+    "import": ("declared", "import_"),
     "schema": ("declared", "schema"),
     "demo": ("demo", "demo"),
 }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.model.declared.objects import INSIDE, PLURALS
+from gateway.model.declared.objects import spec_at
 from gateway.model.declared.secrets import UNCHANGED, dotted, secret_paths
 from tests.support.api_client import Web
 
@@ -16,15 +16,6 @@ def made_up(document: Mapping[str, Any]) -> dict[str, str]:
         for path, where in secret_paths(document)
         if where != UNCHANGED
     }
-
-
-def spec_at(document: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
-    """Return an object of a declaration, without those inside."""
-    found: Any = document
-    for part in path:
-        found = found[part]
-    inside = INSIDE.get(PLURALS[path[-2]])
-    return {name: value for name, value in (found or {}).items() if name != inside}
 
 
 @dataclass

@@ -110,12 +110,14 @@ async def _create_webhook(_references: References, declared: Declared, wanted: S
 
 async def _create_key(references: References, declared: Declared, wanted: State) -> Call:
     given: dict[str, Any] = {"name": declared.path.name, "scope": wanted["scope"]}
-    if "applications" in wanted:
+    if wanted.keys() & {"applications", "projects"}:
         given["applicationIds"] = [
-            await references.application(one, f"applications.{at}") for at, one in enumerate(wanted["applications"])
+            await references.application(one, f"applications.{at}")
+            for at, one in enumerate(wanted.get("applications", ()))
         ]
         given["projectIds"] = [
-            await references.named(Kind.PROJECT, one, f"projects.{at}") for at, one in enumerate(wanted["projects"])
+            await references.named(Kind.PROJECT, one, f"projects.{at}")
+            for at, one in enumerate(wanted.get("projects", ()))
         ]
     return Call("user.createApiKey", given)
 

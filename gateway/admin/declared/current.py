@@ -289,14 +289,17 @@ async def _key(connection: Connection, context: Context, object_id: str) -> Curr
     state: State = {"scope": found.permission.scope_name}
     if found.grants is not None:
         names = await declared.select_full_names(connection, found.grants.applications)
-        state["applications"] = sorted(names.get(one, one) for one in found.grants.applications)
-        state["projects"] = sorted(
-            [
-                (await projects.select_project(connection, context.vault, one, without=("variables",))).name
-                for one in found.grants.projects
-            ]
-        )
+        granted = [
+            (await projects.select_project(connection, context.vault, one, without=("variables",))).name
+            for one in found.grants.projects
+        ]
+        state |= grants_state([names.get(one, one) for one in found.grants.applications], granted)
     return Current(object_id, state)
+
+
+def grants_state(applications: Sequence[str], projects: Sequence[str]) -> State:
+    """Return what a restricted key is for as flat fields; it may be nothing that is there any more."""
+    return _present({"applications": sorted(applications), "projects": sorted(projects)}) or {"applications": []}
 
 
 _READERS: Mapping[Kind, Callable[[Connection, Context, str], Awaitable[Current]]] = {

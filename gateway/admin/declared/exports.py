@@ -7,14 +7,14 @@ from typing import Any
 from gateway.admin.adoption import configuration_of
 from gateway.admin.context import Context
 from gateway.admin.declared.current import Current, configuration_state, read
-from gateway.admin.declared.references import References, is_in, path_of
+from gateway.admin.declared.references import References, path_of
 from gateway.docker import adoption
 from gateway.docker.container import adopted_spec
 from gateway.docker.engine.client import Engine
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.configuration import Configuration
 from gateway.model.declared.forms import MAX_OBJECTS
-from gateway.model.declared.objects import Kind, ObjectPath
+from gateway.model.declared.objects import Kind, ObjectPath, is_in
 from gateway.model.declared.secrets import SUFFIX, UNCHANGED
 from gateway.model.declared.states import Secret, State, Variables
 from gateway.model.errors import Forbidden, GatewayError, InvalidInput, RolloutError, Unavailable

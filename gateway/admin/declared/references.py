@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gateway.model.api_keys import Caller
-from gateway.model.declared.objects import DEFAULT_PROJECT, Declared, Kind, ObjectPath
+from gateway.model.declared.objects import Declared, Kind, ObjectPath
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import DEFAULT, PRODUCTION
 from gateway.store import declared, groups, resource_owners
@@ -114,10 +114,3 @@ async def path_of(connection: Connection, kind: Kind, object_id: str) -> ObjectP
     if kind is Kind.APPLICATION and place.inside == DEFAULT:
         return ObjectPath(kind, place.name)
     return ObjectPath(kind, place.name, place.project, place.environment)
-
-
-def is_in(path: ObjectPath, project: str) -> bool:
-    """Tell whether an object is the project of this name, or in it."""
-    if path.kind is Kind.PROJECT:
-        return path.name == project
-    return (path.project or (DEFAULT_PROJECT if path.kind is Kind.APPLICATION else None)) == project

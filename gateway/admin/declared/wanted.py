@@ -11,6 +11,7 @@ from gateway.admin.declared.current import (
     SERVER_SECRETS,
     Current,
     configuration_state,
+    grants_state,
     registration_state,
     subscription_state,
 )
@@ -232,7 +233,7 @@ async def _key(references: References, form: Any, _secrets: Secrets, _current: C
     if form.applications is None and form.projects is None:
         return state
     names = [await references.full_name(one, f"applications.{at}") for at, one in enumerate(form.applications or ())]
-    return {**state, "applications": sorted(names), "projects": sorted(form.projects or ())}
+    return state | grants_state(names, form.projects or ())
 
 
 _WANTED: Mapping[Kind, Callable[[References, Any, Secrets, Current], Awaitable[State]]] = {

@@ -8,11 +8,11 @@ from gateway.admin.application_update import select_pending_changes
 from gateway.admin.context import Context
 from gateway.admin.declared import calls
 from gateway.admin.declared.current import Current, read, version_of
-from gateway.admin.declared.references import References, is_in, path_of
+from gateway.admin.declared.references import References, path_of
 from gateway.admin.declared.wanted import want
 from gateway.api.procedures._declared_session import Session
 from gateway.model.configuration_diff import Change
-from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of
+from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in
 from gateway.model.declared.secrets import dotted
 from gateway.model.declared.states import Difference, differences
 from gateway.model.errors import DatabaseUnavailable, Forbidden, GatewayError, InvalidInput

@@ -34,6 +34,8 @@ def engine_of(context: Context, server_id: str | None) -> Engine:
     Raises NotFound, or Unavailable where the engine does not answer.
     """
     host = next((one for one in context.rollouts.engines if one.server_id == server_id), None)
+    if host is None and server_id is None:
+        raise Unavailable("no Docker Engine is connected here: ask the gateway that serves")
     if host is None:
         raise NotFound("Server not found")
     if host.error is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,9 +18,11 @@ from gateway.model.declared.forms import (
     ServerForm,
     WebhookForm,
 )
-from gateway.model.declared.secrets import Form
+from gateway.model.declared.secrets import Form, dotted
 from gateway.model.errors import InvalidInput
 from gateway.model.projects import PRODUCTION
+
+FormT = TypeVar("FormT", bound=Form)
 
 #: the name of the project of applications that are declared without one, until somebody renames it
 DEFAULT_PROJECT = "Default"
@@ -143,20 +145,30 @@ def parse_form(form: type[Form], given: Any) -> Any:
 
 def located(error: ValidationError, given: Any) -> InvalidInput:
     """Return the first error, with the path of its field as it stands in `given`."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    path: list[str] = []
+    path, said = _problem(error.errors(include_url=False, include_input=False)[0], given)
+    return InvalidInput(said, field=dotted(path))
+
+
+def problems(form: type[FormT], given: Any) -> FormT | list[tuple[tuple[str | int, ...], str]]:
+    """Return the form, or else the path in `given` and the reason of each mistake."""
+    try:
+        return form.model_validate(given)
+    except ValidationError as error:
+        return [_problem(one, given) for one in error.errors(include_url=False, include_input=False)]
+
+
+def _problem(one: Any, given: Any) -> tuple[tuple[str | int, ...], str]:
+    path: list[str | int] = []
     inside = given
-    for number, part in enumerate(first["loc"]):
+    for number, part in enumerate(one["loc"]):
         found, below = _inside(inside, part)
         if found:
             inside = below
-        elif number < len(first["loc"]) - 1 or first["type"] != "missing":
+        elif number < len(one["loc"]) - 1 or one["type"] != "missing":
             continue  # the name of a type, which means nothing to a person
-        path.append(str(part))
-    said = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        said = "there is no such field"
-    return InvalidInput(said, field=".".join(path))
+        path.append(part)
+    said = str(one["msg"]).removeprefix("Value error, ")
+    return tuple(path), "there is no such field" if one["type"] == "extra_forbidden" else said
 
 
 def _inside(given: Any, part: int | str) -> tuple[bool, Any]:
@@ -213,3 +225,19 @@ def _followed_first(objects: Iterable[Declared]) -> list[Declared]:
         for each in reversed(chain):
             done.setdefault(id(each), each)
     return list(done.values())
+
+
+def is_in(path: ObjectPath, project: str) -> bool:
+    """Tell whether an object is the project of this name, or in it."""
+    if path.kind is Kind.PROJECT:
+        return path.name == project
+    return (path.project or (DEFAULT_PROJECT if path.kind is Kind.APPLICATION else None)) == project
+
+
+def spec_at(document: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return an object of a document as it stands there, without the objects inside."""
+    found: Any = document
+    for part in path:
+        found = found[part]
+    inside = INSIDE.get(PLURALS[path[-2]])
+    return {name: value for name, value in (found or {}).items() if name != inside}

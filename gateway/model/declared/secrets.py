@@ -75,7 +75,8 @@ def secret_paths(form: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[
             if name == f"env{SUFFIX}" and isinstance(value, Mapping):
                 yield from (((*path, name, one), where) for one, where in value.items())
             elif isinstance(name, str) and name.endswith(SUFFIX) and not _is_free(path):
-                yield (*path, name), value
+                if value is not None:
+                    yield (*path, name), value
             else:
                 yield from secret_paths(value, (*path, name))
     elif isinstance(form, list):

@@ -216,7 +216,9 @@ def _scalar(node: _Node) -> Any:
 
 
 # What is written as an escape, and what a block cannot begin with or contain.
-_UNPRINTED = re.compile(r"[^\n\t\x20-\x7e\xa1-\u2027\u202a-\ud7ff\uf900-\ufefe\U00010000-\U0010ffff]")
+_UNPRINTED = re.compile(
+    r"[^\n\t\x20-\x7e\xa1-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ud7ff\uf900-\ufefe\U00010000-\U0010ffff]"
+)
 _NO_BLOCK = re.compile(r"[ \t]\n|[ \t]\Z|\A[\s#]|\t")
 
 

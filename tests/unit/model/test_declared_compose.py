@@ -1,0 +1,195 @@
+"""Tests of the import of compose files."""
+
+from typing import Any
+
+import pytest
+
+from gateway.model.configuration import Configuration, parse_command
+from gateway.model.declared import yaml_text
+from gateway.model.declared.compose import Source, convert
+from gateway.model.declared.forms import DeclarationForm
+from gateway.model.declared.objects import parse_form
+from gateway.model.errors import InvalidInput
+
+_SOURCE = Source("/srv/shop", {"TAG": "1.2", "EMPTY": ""}, read_variables=lambda _: {"FROM_FILE": "yes", "A": "file"})
+
+
+_MANY = """
+    user: 1000
+    working_dir: /app
+    init: true
+    read_only: true
+    cap_add: [NET_ADMIN]
+    hostname: web
+    stop_grace_period: 90s
+    mem_limit: 1g
+    labels: [a=b, c]
+"""
+_WITH_FILES = """
+    secrets: [s, {source: s, target: t}]
+    configs: [{source: c, target: /etc/c}]
+secrets: {s: {file: ./s.txt}}
+configs: {c: {content: hello}}
+"""
+_SETTINGS = {field.alias for field in Configuration.model_fields.values()}
+
+
+def service(text: str, source: Source = _SOURCE) -> tuple[dict[str, Any], list[str]]:
+    """Return the application that a service with these keys becomes, and what is said about it."""
+    converted = convert(yaml_text.parse(f"services:\n  web:\n    image: x\n{text}").value, source)
+    parse_form(DeclarationForm, converted.document)
+    made = converted.document["applications"]["web"]
+    kept = {
+        name: value
+        for name, value in made.items()
+        if name in {field.alias for field in Configuration.model_fields.values()}
+    }
+    Configuration.model_validate(
+        {
+            **kept,
+            "mounts": [
+                {name: one for name, one in mount.items() if name != "contentFrom"} for mount in made.get("mounts", ())
+            ],
+        }
+    )
+    return {name: value for name, value in made.items() if name != "dockerImage"}, converted.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("    command: run --fast 'a b'", {"command": "run --fast 'a b'"}),
+        ("    ports: [80:8080, 127.0.0.1:53:53/udp]",
+         {"ports": [{"publishedPort": 80, "targetPort": 8080},
+                    {"publishedPort": 53, "targetPort": 53, "protocol": "udp", "hostIp": "127.0.0.1"}]}),
+        ("    ports: ['[::1]:80:80', {target: 90, published: '91', mode: host}]",
+         {"ports": [{"publishedPort": 80, "targetPort": 80, "hostIp": "::1"},
+                    {"publishedPort": 91, "targetPort": 90, "publishMode": "host"}]}),
+        ("    ports: ['80-81:90-91']",
+         {"ports": [{"publishedPort": 80, "targetPort": 90}, {"publishedPort": 81, "targetPort": 91}]}),
+        ("    volumes: [data:/data, ./conf:/conf:ro, /etc/x:/x]",
+         {"mounts": [{"source": "shop_data", "target": "/data"},
+                     {"type": "bind", "source": "/srv/shop/conf", "target": "/conf", "readOnly": True},
+                     {"type": "bind", "source": "/etc/x", "target": "/x"}]}),
+        ("    tmpfs: [/run, '/tmp:size=64m,mode=755']",
+         {"tmpfs": [{"target": "/run"}, {"target": "/tmp", "size": "64m"}]}),
+        ("    environment: {A: 1, B: true, C: '${TAG}'}\n    env_file: .env",
+         {"env": {"FROM_FILE": "yes", "A": "1", "B": "true", "C": "1.2"}}),
+        ("    environment: [A=b=c, TAG]", {"env": {"A": "b=c", "TAG": "1.2"}}),
+        ("    restart: on-failure:3", {"restartPolicySwarm": {"Condition": "on-failure", "MaxAttempts": 3}}),
+        ("    restart: 'no'", {"restartPolicySwarm": {"Condition": "none"}}),
+        ("    restart: always", {}),
+        ("    healthcheck: {test: curl x, interval: 1m30s, retries: 2}",
+         {"healthCheckSwarm": {"Test": ["CMD-SHELL", "curl x"], "Interval": 90 * 10**9, "Retries": 2}}),
+        ("    healthcheck: {disable: true}", {"healthCheckSwarm": {"Test": ["NONE"]}}),
+        ("    deploy: {replicas: 2, resources: {limits: {cpus: '0.5', memory: 512M}}}",
+         {"replicas": 2, "cpuLimit": "0.5", "memoryLimit": "512M"}),
+        ("    deploy: {mode: global}", {"modeSwarm": {"Global": {}}}),
+        ("    extra_hosts: ['a:10.0.0.1', b=10.0.0.2]", {"extraHosts": ["a:10.0.0.1", "b:10.0.0.2"]}),
+        ("    ulimits: {nofile: 100, core: {soft: 0, hard: -1}}",
+         {"ulimitsSwarm": [{"Name": "nofile", "Soft": 100, "Hard": 100}, {"Name": "core", "Soft": 0, "Hard": -1}]}),
+        (_MANY,
+         {"user": "1000", "workingDir": "/app", "init": True, "readOnly": True, "capAdd": ["NET_ADMIN"],
+          "hostname": "web", "stopGrace": 90, "memoryLimit": "1g", "labels": {"a": "b", "c": ""}}),
+        (_WITH_FILES,
+         {"mounts": [{"type": "file", "target": "/run/secrets/s", "contentFrom": {"file": "./s.txt"}},
+                     {"type": "file", "target": "/run/secrets/t", "contentFrom": {"file": "./s.txt"}},
+                     {"type": "file", "target": "/etc/c", "content": "hello"}]}),
+        ("    networks: [back, out]\nnetworks: {back: {name: real}, out: {external: true}}",
+         {"networks": ["real", "out"]}),
+    ],
+)  # fmt: skip
+def test_a_key_of_a_service_is_carried(text: str, expected: dict[str, Any]) -> None:
+    assert service(text)[0] == expected
+
+
+def test_words_of_a_command_stay_the_same_words() -> None:
+    made, _ = service('    command: [sh, -c, "echo \'a b\' \\"c\\" $$HOME"]')
+    assert parse_command(made["command"]) == ["sh", "-c", "echo 'a b' \"c\" $HOME"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("    privileged: true", "web.privileged: not carried: "),
+        ("    entrypoint: x", "web.entrypoint: not carried: "),
+        ("    privilegd: true", "web.privilegd: not carried: compose has no such key either"),
+        ("    ports: ['80']", "web.ports: 80 is not carried"),
+        ("    volumes: [/data]", "web.volumes: /data is not carried"),
+        ("    labels: {gateway.x: y}", "web.labels.gateway.x: not carried"),
+        ("    deploy: {placement: {}}", "web.deploy.placement: not carried"),
+        ("    environment: [NOT_SET]", "web.environment.NOT_SET: it has no value here"),
+        ("    hostname: h${NOT_SET}", "$NOT_SET: it is not set, so it is empty"),
+        ("    networks: {back: {aliases: [a]}}", "web.networks.back: aliases not carried"),
+        ("    x-more: 1", "web.x-more: an extension"),
+        ("    secrets: [s]\nsecrets: {s: {external: true}}", "web.secrets: s is not carried"),
+        ("    volumes: [{type: bind, source: /a, target: /b, bind: {propagation: shared}}]",
+         "web.volumes: propagation of /b"),
+        ("version: '3'", "version: compose ignores it too"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_not_carried_is_named(text: str, said: str) -> None:
+    assert [one for one in service(text)[1] if one.startswith(said)]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "why"),
+    [
+        ("services: {web: {build: .}}", "services.web.image", "it is only built"),
+        ("services: {web: {}}", "services.web.image", "it has no image"),
+        ("services: {web: {image: x, extends: {service: y}}}", "services.web.extends", "docker compose config"),
+        ("services: {}\ninclude: [x]", "include", "docker compose config"),
+        ("web: {image: x}", "services", "it has no services"),
+        ("services: {web: {image: 'x:${A:?needed}'}}", "services.web.image", "the variable A is needed: needed"),
+        ("services: {web: {image: 'x:${A'}}", "services.web.image", "not closed"),
+        ("services: {web: {image: 'x$'}}", "services.web.image", "written $$"),
+        ("services: {web: {image: x, ports: [a]}}", "services.web.ports.0", "is not a port"),
+        ("services: {web: {image: x, ports: ['80:80-90']}}", "services.web.ports.0", "differ in length"),
+        ("services: {web: {image: x, volumes: ['~/a:/a']}}", "services.web.volumes.0", "who runs compose"),
+        ("services: {web: {image: x, secrets: [s]}}", "services.web.secrets", "there is no 's'"),
+        ("services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}", "services.a.depends_on",
+         "circle"),
+        ("services: {web: {image: x, stop_grace_period: soon}}", "services.web.stop_grace_period", "not a duration"),
+    ],
+)  # fmt: skip
+def test_what_no_application_can_be_made_of_is_refused(text: str, field: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why.replace("$", r"\$")) as caught:
+        convert(yaml_text.parse(text).value, _SOURCE)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$TAG-${TAG}", "1.2-1.2"),
+        ("${A:-b}${A-c}", "bc"),
+        ("${EMPTY:-b}${EMPTY-c}", "b"),
+        ("${TAG:+x}${A:+y}${EMPTY+z}", "xz"),
+        ("${A:-${B:-${TAG}}}", "1.2"),
+        ("$$TAG ${A:-$$}", "$TAG $"),
+    ],
+)
+def test_variables_are_replaced_as_compose_does(text: str, expected: str) -> None:
+    assert service(f"    hostname: x\n    labels: {{a: '{text}'}}")[0]["labels"]["a"] == expected
+
+
+def test_services_keep_the_names_of_compose_and_the_order_becomes_waves() -> None:
+    text = """
+        name: shop
+        x-base: &base {restart: always}
+        services:
+          web: {<<: *base, image: web, depends_on: {api: {condition: service_healthy}}}
+          api: {<<: *base, image: api, depends_on: [db]}
+          db: {image: db, volumes: [d:/d]}
+          job: {image: job, profiles: [jobs]}
+        volumes: {d: {external: true, name: old}}
+    """
+    converted = convert(yaml_text.parse(text).value, Source("/x", project="store"))
+    inside = converted.document["projects"]["store"]["environments"]["production"]["applications"]
+    assert [one["networks"] for one in inside.values()] == [["shop_default"]] * 3
+    assert inside["db"]["mounts"] == [{"source": "old", "target": "/d"}]
+    members = converted.document["groups"]["shop"]["members"]
+    assert members == {"store/production/web": 3, "store/production/api": 2, "store/production/db": 1}
+    assert any(one.startswith("job: left out") for one in converted.notes)
+    with_job = convert(yaml_text.parse(text).value, Source("/x", profiles=frozenset({"jobs"})))
+    assert with_job.document["applications"].keys() == {"web", "api", "db", "job"}
