@@ -17,6 +17,8 @@ class _Past:
 
     #: those that listened at once the last time, and how long the engine took to start that version
     quick: dict[str, float] = field(default_factory=dict)
+    #: when the last boot began, by the monotonic clock
+    begun: dict[str, float] = field(default_factory=dict)
     #: how long the last version took to stop and to give its ports back
     stops: dict[str, float] = field(default_factory=dict)
     #: why others cannot boot isolated, and when that was seen
@@ -28,7 +30,7 @@ _PAST: WeakKeyDictionary[Engine, _Past] = WeakKeyDictionary()
 
 def _past(engine: Engine) -> _Past:
     past = _PAST.setdefault(engine.original, _Past())
-    for known in (past.quick, past.stops, past.obstacles):
+    for known in (past.quick, past.begun, past.stops, past.obstacles):
         if len(known) > _MOST_REMEMBERED:
             known.clear()
     return past
@@ -40,13 +42,19 @@ def boots_quickly(engine: Engine, application: Application) -> bool:
 
 
 def head_start(engine: Engine, application: Application) -> float:
-    """Return how many seconds after the start of such an application's next version the old one is to stop.
+    """Return in how many seconds the old version is to stop, while such an application's next one boots.
 
     The engine does both at once, and each takes longer for it: so the new version is to be ready halfway through the
     stop, by what both took the last time.
     """
-    past, application_id = _past(engine), application.application_id
-    return max(0.0, past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0))
+    past, application_id, now = _past(engine), application.application_id, time.monotonic()
+    ahead = past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0)
+    return max(0.0, past.begun.get(application_id, now) + ahead - now)
+
+
+def note_boot(engine: Engine, application: Application) -> None:
+    """Note that the boot of a version begins."""
+    _past(engine).begun[application.application_id] = time.monotonic()
 
 
 def remember_start(engine: Engine, application: Application, *, quick: bool, seconds: float) -> None:

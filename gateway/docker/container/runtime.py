@@ -241,6 +241,7 @@ class ContainerRuntime:
         await self._swap_of(swap).start_new()
 
     async def boot_beside(self, swap: Swap) -> Boot:
+        boot_history.note_boot(self.engine, self.application)
         boot = isolation.IsolatedBoot(self.engine, self.application, swap)
         await boot.take_off_network()
         await boot.start()

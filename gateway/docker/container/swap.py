@@ -63,19 +63,18 @@ class ContainerSwap:
     # -- forward
 
     async def switch_over(self, booting: Awaitable[Boot] | None = None) -> None:
-        swap = self.swap
-        old, new = await asyncio.gather(self._inspect_old(), readiness.require(self.engine, swap.new))
-        if swap.order is Order.START_FIRST:
+        if booting is not None:
+            # The new one is not inspected yet: the engine answers that once it has started it.
+            await self._join_in_place_of(await self._inspect_old(), booting)
+            return
+        old, new = await asyncio.gather(self._inspect_old(), readiness.require(self.engine, self.swap.new))
+        if self.swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
-        manual = await self._manual_networks(old)
-        if booting is not None or (isolation.is_marked(new) and new.running):
-            new = await self._join_in_place_of(old, new, booting)
-            # Not before: its ports are published on the first network that it joins.
-            await self._connect(new, manual)
-            await isolation.leave(self.engine, self.application, swap, new)
+        if isolation.is_marked(new) and new.running:
+            await self._join_in_place_of(old, None)
             return
-        await self._connect(new, manual)
+        await self._connect(new, await self._manual_networks(old))
         old = await self._set_aside(old)
         await complete_both(self._give_name(new), self._stop(old))
         await self._start_in_place_of(old)
@@ -113,15 +112,18 @@ class ContainerSwap:
         if old is not None:
             await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
 
-    async def _join_in_place_of(
-        self, old: Container | None, new: Container, booting: Awaitable[Boot] | None
-    ) -> Container:
-        """Let a new container that boots isolated join its network once the old one has left that. Return it.
+    async def _join_in_place_of(self, old: Container | None, booting: Awaitable[Boot] | None) -> None:
+        """Let a new container that boots isolated join its networks once the old one has left them."""
+        manual = await self._manual_networks(old)
+        new = await self._join_or_start(old, booting)
+        # Not before: its ports are published on the first network that it joins.
+        await self._connect(new, manual)
+        await isolation.leave(self.engine, self.application, self.swap, new)
 
-        Where it cannot, it starts again in place of the old one.
-        """
+    async def _join_or_start(self, old: Container | None, booting: Awaitable[Boot] | None) -> Container:
+        """Let it join the network of its ports. Where it cannot, it starts again in place of the old one."""
         try:
-            return await self._join(old, new, booting)
+            return await self._join(old, booting)
         except NotOnEngine:
             raise
         except Failed as error:
@@ -132,12 +134,12 @@ class ContainerSwap:
             await self._turn_off_restarts(old)
         return await readiness.require(self.engine, self.swap.new)
 
-    async def _join(self, old: Container | None, new: Container, booting: Awaitable[Boot] | None) -> Container:
-        head_start = 0.0 if booting is None else boot_history.head_start(self.engine, self.application)
+    async def _join(self, old: Container | None, booting: Awaitable[Boot] | None) -> Container:
         async with isolation.watch_leaving(self.engine, self.application, old) as left:
             old = await self._set_aside(old)
+            head_start = 0.0 if booting is None else boot_history.head_start(self.engine, self.application)
             began, boot = await complete_both(
-                self._stop_and_tell(old, left, after=head_start), self._join_once(left, new, booting)
+                self._stop_and_tell(old, left, after=head_start), self._join_once(left, booting)
             )
         boot_history.remember_stop(self.engine, self.application, left.result() - began)
         new, _ = await complete_both(boot.check_joined(), self._turn_off_restarts(old))
@@ -157,15 +159,13 @@ class ContainerSwap:
             left.set_result(clock())
         return began
 
-    async def _join_once(
-        self, left: asyncio.Future[float], new: Container, booting: Awaitable[Boot] | None
-    ) -> isolation.IsolatedBoot:
+    async def _join_once(self, left: asyncio.Future[float], booting: Awaitable[Boot] | None) -> isolation.IsolatedBoot:
         """Let the new container join its network once the old one has `left` it, and so given its ports back."""
         boot = isolation.IsolatedBoot(self.engine, self.application, self.swap)
         if booting is not None and isinstance(begun := await booting, isolation.IsolatedBoot):
             boot = begun
+        new = await readiness.require(self.engine, self.swap.new)
         await self._give_name(new)
-        new = await readiness.require(self.engine, new.container_id)
         if isolation.has_joined(new):
             return boot
         boot.check(new)
