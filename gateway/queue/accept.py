@@ -1,8 +1,9 @@
 """Accept deliveries in batches: those that came while the previous batch was committed. A lone one waits for nobody.
 
 One batch is committed at a time, on one connection, which is kept for a moment. While the database works on a batch,
-the senders of the one before are answered. `store.accept` decides most deliveries of a batch in one statement. It
-leaves the others as they are, and `queue.ingest` decides each of them in a transaction of its own.
+the senders of the one before are answered, so each takes about half of the deliveries there are. `store.accept`
+decides most deliveries of a batch in one statement. It leaves the others as they are, and `queue.ingest` decides each
+of them in a transaction of its own.
 """
 
 import asyncio
