@@ -71,8 +71,15 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 # A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
 # Node only where there is none, since it often comes from elsewhere.
 test long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
-test: setup $(CLIENTS_READY) ## All tests but the long ones.
+test: setup $(CLIENTS_READY) $(VENV)/.browser ## All tests but the long ones.
 	@$(BIN)/python -m pytest -m "not long" -n 5 --dist loadfile --no-loadscope-reorder
+
+# A browser, and what drives it. Without them, the tests that need them are skipped, and say so.
+$(VENV)/.browser: requirements-ui.txt | $(READY) debian
+	@{ command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } \
+	&& $(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-ui.txt \
+	&& touch $@ || echo "There is no browser: as root, apt-get install chromium" >&2
 
 .PHONY: long
 long: setup $(CLIENTS_READY) ## Tests that take too long for make test: more clients, cases and former databases.
@@ -116,9 +123,7 @@ soak: setup ## Kill the gateway at random, for MINUTES=30.
 	@$(BIN)/python -m tests.faults --soak $(or $(MINUTES),30)
 
 .PHONY: ui
-ui: setup $(CLIENTS_READY) ## Walk through the dashboard in a real browser; SHOTS=docs/images makes the pictures of the documents.
-	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium >/dev/null
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-ui.txt
+ui: setup $(CLIENTS_READY) $(VENV)/.browser ## Walk through the dashboard in a real browser; SHOTS=docs/images makes the pictures of the documents.
 	@$(APART) $(BIN)/python -m tests.ui $(if $(SHOTS),--shots $(SHOTS))
 
 # What browsers run was made by others: it comes from npm as it is, and its checksums are kept.

@@ -31,12 +31,7 @@ class Noted:
     def watch(self, page: Page, origin: str) -> None:
         def console(message: Any) -> None:
             # Chromium reports a violation of the policy, and a request that failed, as an error.
-            if (
-                message.type == "error"
-                and "status of 4" not in message.text
-                and "ERR_" not in message.text
-                and "htmx:" not in message.text
-            ):
+            if message.type == "error" and not any(expected in message.text for expected in _EXPECTED):
                 self.problems.append(f"console: {message.text}")
 
         def requested(request: Any) -> None:

@@ -57,10 +57,10 @@ async def switch(visit: Visit) -> None:
     """A page shows what another gateway does; when its own is killed it changes over, and is complete."""
     gateway, balancer = visit.world.gateway, visit.world.balancer
     application_id = (await gateway.query("application.all"))[0]["applicationId"]
-    await visit.world.push_counting("shop/counter", _LINES)
-    await gateway.cli("apps", "create", "counter", visit.world.image("shop/counter"), "--id", "counter")
-    await gateway.mutate("application.redeploy", {"applicationId": "counter"})
-    await gateway.settled("counter")
+    await visit.world.push_counting("shop/talks", _LINES)
+    await gateway.cli("apps", "create", "talks", visit.world.image("shop/talks"), "--id", "talks")
+    await gateway.mutate("application.redeploy", {"applicationId": "talks"})
+    await gateway.settled("talks")
     await visit.go(f"/applications/{application_id}")
     await visit.follow()
     async with visit.world.second_gateway() as second:
@@ -88,7 +88,7 @@ async def switch(visit: Visit) -> None:
         await visit.page.wait_for_selector(f"#application dd code:text-is('{digest}')", timeout=40_000)
         visit.claim("when its gateway is killed, the page changes over to the other and is complete", holds=True)
         await visit.follow()
-        await visit.go("/applications/counter/log")
+        await visit.go("/applications/talks/log")
         await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')", timeout=20_000)
         visit.claim("the other gateway shows the log of what the first one started", holds=True)
         gateway.environment["GATEWAY_DOCKER_HOST"] = visit.world.engine
