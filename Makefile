@@ -174,3 +174,7 @@ requirements: ## Update the pinned dependencies and their hashes.
 
 clean: ## Remove what was installed here.
 	rm -rf $(VENV) build/bench $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.PHONY: ci-template
+ci-template: $(READY) ## Write the script into the GitLab component.
+	@$(BIN)/python -m tests.scripts.ci_template

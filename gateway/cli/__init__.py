@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "release": ("releases", "release"),
     "releases": ("releases", "releases"),
     "gates": ("gates", "gates"),
+    "alerts": ("alerts", "alerts"),
     "servers": ("servers", "servers"),
     "api": ("api", "api"),
     "registries": ("registries", "registries"),

@@ -12,6 +12,7 @@ LEAST_PREFIX = 4  # characters: fewer are taken for a mistyped name
 class Noun(StrEnum):
     """What can be looked up."""
 
+    ALERT = "alert"
     APPLICATION = "application"
     APPROVAL = "approval"
     DELIVERY = "delivery"
@@ -52,6 +53,7 @@ class _Table:
 
 
 _TABLES: Mapping[Noun, _Table] = {
+    Noun.ALERT: _Table("alerts", "alert_id", ("name",)),
     Noun.APPLICATION: _Table("applications", "application_id", ("app_name", "name"), "desired <> 'deleted'"),
     Noun.APPROVAL: _Table("approvals", "approval_id"),
     Noun.DELIVERY: _Table("deliveries", "delivery_id", time="received_at"),

@@ -19,6 +19,7 @@ from gateway.model.configuration import Order
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
+from tests.faults.outbox_world import through_kills
 from tests.faults.promotion_world import Scene as PromotionScene
 from tests.faults.promotion_world import at_calls_of_a_promotion, at_moments_of_a_promotion, promotion_world
 from tests.faults.release_world import Bad, Scene, at_calls_of_a_release, release_world
@@ -152,6 +153,12 @@ async def promotion(registry: PrivateRegistry, directory: Path, tally: Tally) ->
             await at_moments_of_a_promotion(one, tally, fault, every=1 if fault is strikes.KILL else 4)
 
 
+async def told(_registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """10,000 events through 50 kills, to receivers that are down, slow, and answer 429 and 5xx."""
+    events, kills = int(os.environ.get("EVENTS", "10000")), int(os.environ.get("KILLS", "50"))
+    await through_kills(directory, tally, events=events, kills=kills)
+
+
 async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     """What images come from, and what they are kept on."""
     host, _, port = registry.address.rpartition(":")
@@ -180,6 +187,7 @@ PARTS: dict[str, Part] = {
     "supplies": supplies,
     "releases": releases,
     "promotion": promotion,
+    "outbox": told,
 }
 
 

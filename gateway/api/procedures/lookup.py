@@ -24,6 +24,7 @@ _Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 #: what belongs to applications or projects: a restricted key finds its own
 _OWNED: Mapping[Noun, ResourceKind] = {
+    Noun.ALERT: ResourceKind.ALERT,
     Noun.APPLICATION: ResourceKind.APPLICATION,
     Noun.APPROVAL: ResourceKind.APPROVAL,
     Noun.DEPLOYMENT: ResourceKind.DEPLOYMENT,
