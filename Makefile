@@ -157,6 +157,10 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 	@$(BIN)/python -m tests.scripts.image
 
+.PHONY: cli
+cli: $(READY) ## Write docs/cli.md.
+	@$(BIN)/gateway man --format markdown > docs/cli.md
+
 .PHONY: api
 api: $(READY) ## Write docs/api.md.
 	@$(BIN)/gateway api --format markdown > docs/api.md

@@ -10,12 +10,20 @@ from importlib import import_module
 import click
 
 from gateway.cli._runner import Root
+from gateway.version import VERSION
 
 __all__ = ["main"]
 
 #: the module and the name of each command
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("serve", "serve"),
+    "status": ("status", "status"),
+    "login": ("contexts", "login"),
+    "logout": ("contexts", "logout"),
+    "contexts": ("contexts", "contexts"),
+    "projects": ("projects", "projects"),
+    "completion": ("manual", "completion"),
+    "man": ("manual", "man"),
     "migrate": ("serve", "migrate"),
     "keys": ("keys", "keys"),
     "open": ("open_dashboard", "open_dashboard"),
@@ -60,5 +68,6 @@ class _Commands(Root):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, "-V", "--version", message="gateway %(version)s")
 def main() -> None:
     """Deploy Docker images the moment they are pushed."""

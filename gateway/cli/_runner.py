@@ -17,7 +17,7 @@ from gateway.cli._table import Id, format_table, terminal_width
 from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
-    from gateway.client import Gateway
+    from gateway.client import Gateway, Wanted
 
 P = ParamSpec("P")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,15 +61,21 @@ async def connect(*, creates: bool = False) -> AsyncIterator["Gateway"]:
     """
     from gateway import client
 
-    context = click.get_current_context()
-    chosen = client.Wanted(
+    chosen = wanted_of(click.get_current_context(), creates=creates)
+    async with client.connect(chosen, prepare=_prepare_database) as gateway:
+        yield gateway
+
+
+def wanted_of(context: click.Context, *, creates: bool = False) -> "Wanted":
+    """Return which gateway the options of a command choose."""
+    from gateway.client import Wanted
+
+    return Wanted(
         context=context.meta.get(f"{_CHOSEN}.context"),
         local=bool(context.meta.get(f"{_CHOSEN}.local")),
         command=_command_name(),
         creates=creates,
     )
-    async with client.connect(chosen, prepare=_prepare_database) as gateway:
-        yield gateway
 
 
 def _prepare_database() -> None:

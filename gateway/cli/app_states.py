@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._follow import finish_deployment_command, follow_option
 from gateway.cli._runner import command, connect, json_option, print_json, print_text
 from gateway.model.errors import InvalidInput, NotFound
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @follow_option
 @json_option
 @command
@@ -21,7 +22,7 @@ async def start(app: str, *, follow: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @follow_option
 @json_option
 @command
@@ -31,7 +32,7 @@ async def stop(app: str, *, follow: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @follow_option
 @json_option
 @command
@@ -41,7 +42,7 @@ async def restart(app: str, *, follow: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @follow_option
 @json_option
@@ -79,7 +80,7 @@ def _print_done(said: dict[str, Any], *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--tail", type=click.IntRange(1, 10_000), default=100, help="Last lines to print.", show_default=True)
 @click.option("--since", default="all", help="Only lines of this age or younger: 90s, 10m, 2h, 7d.")
 @click.option("--search", default="", metavar="TEXT", help="Only lines that contain TEXT, in any case.")

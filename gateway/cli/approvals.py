@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -29,7 +30,7 @@ def approvals() -> None:
 
 
 @approvals.command("list")
-@click.argument("app", required=False)
+@click.argument("app", required=False, shell_complete=names_of("application"))
 @paged(100)
 @json_option
 @command
@@ -63,7 +64,7 @@ async def list_approvals(app: str | None, *, limit: int, cursor: str | None, as_
 
 
 @approvals.command("show")
-@click.argument("approval")
+@click.argument("approval", shell_complete=names_of("approval"))
 @json_option
 @command
 async def show_approval(approval: str, *, as_json: bool) -> None:
@@ -75,7 +76,7 @@ async def show_approval(approval: str, *, as_json: bool) -> None:
 
 
 @approvals.command("approve")
-@click.argument("approval")
+@click.argument("approval", shell_complete=names_of("approval"))
 @_digest
 @click.option("--reason", default="", help="Why, for the audit.")
 @json_option
@@ -86,7 +87,7 @@ async def approve(approval: str, *, digest: str | None, reason: str, as_json: bo
 
 
 @approvals.command("reject")
-@click.argument("approval")
+@click.argument("approval", shell_complete=names_of("approval"))
 @_digest
 @click.option("--reason", required=True, help="Why: the deployment fails with it.")
 @json_option
@@ -97,7 +98,7 @@ async def reject(approval: str, *, digest: str | None, reason: str, as_json: boo
 
 
 @approvals.command("defer")
-@click.argument("approval")
+@click.argument("approval", shell_complete=names_of("approval"))
 @_digest
 @click.option("--until", required=True, help="A duration, for example 2h, or a time, for example 2027-01-01T08:00.")
 @click.option("--reason", default="", help="Why, for the audit.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli._application_options import application_options, parse_options, with_variables
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -78,7 +79,7 @@ async def create(
 
 
 @apps.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--image", help="The image to run.")
 @click.option("--name", help="New name of the application.")
 @click.option(
@@ -127,7 +128,7 @@ def _check_fields(unset: Sequence[str]) -> None:
 
 
 @apps.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.argument("name")
 @json_option
 @command
@@ -183,7 +184,7 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
 
 
 @apps.command("show")
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @json_option
 @command
 async def show_app(app: str, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -85,7 +86,7 @@ def _summary(delivery: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 @deliveries.command("show")
-@click.argument("delivery")
+@click.argument("delivery", shell_complete=names_of("delivery"))
 @json_option
 @command
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
@@ -121,7 +122,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 
 
 @deliveries.command()
-@click.argument("delivery")
+@click.argument("delivery", shell_complete=names_of("delivery"))
 @json_option
 @command
 async def replay(delivery: str, *, as_json: bool) -> None:

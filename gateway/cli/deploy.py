@@ -2,12 +2,13 @@
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._follow import finish_deployment_command, follow_option
 from gateway.cli._runner import command, connect, json_option
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--image", help="Deploy this image. It becomes the application's image once it serves.")
 @click.option(
     "--tag", help="Deploy this tag of the application's repository. It becomes the application's image once it serves."
@@ -35,7 +36,7 @@ async def deploy(
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--to", metavar="DEPLOYMENT", help="Deployment whose version to restore; default: the previous version.")
 @click.option("--title", default="Rolled back from the command line", help="Title of the deployment.")
 @follow_option

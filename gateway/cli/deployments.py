@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -30,7 +31,7 @@ def deployments() -> None:
 
 
 @deployments.command("list")
-@click.argument("app", required=False)
+@click.argument("app", required=False, shell_complete=names_of("application"))
 @paged(100)
 @json_option
 @command
@@ -63,7 +64,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 
 
 @deployments.command("show")
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=names_of("deployment"))
 @json_option
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
@@ -84,7 +85,7 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
 
 
 @deployments.command("logs")
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=names_of("deployment"))
 @click.option("--tail", type=click.IntRange(1, 10_000), default=100, help="Last lines to print.", show_default=True)
 @json_option
 @command
@@ -100,7 +101,7 @@ async def deployment_logs(deployment: str, *, tail: int, as_json: bool) -> None:
 
 
 @deployments.command("cancel")
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=names_of("deployment"))
 @json_option
 @command
 async def cancel_deployment(deployment: str, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -37,7 +38,7 @@ def gates() -> None:
 
 
 @gates.command("list")
-@click.argument("app", required=False)
+@click.argument("app", required=False, shell_complete=names_of("application"))
 @environment_option
 @project_option
 @json_option
@@ -194,7 +195,7 @@ async def remove(words: Sequence[str], *, environment: str | None, project: str 
 
 
 @gates.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.argument("image", required=False)
 @json_option
 @command
@@ -218,7 +219,7 @@ async def check(app: str, image: str | None, *, as_json: bool) -> None:
 
 
 @gates.command("next")
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @json_option
 @command
 async def next_opening(app: str, *, as_json: bool) -> None:
@@ -240,7 +241,7 @@ async def next_opening(app: str, *, as_json: bool) -> None:
 
 
 @gates.command()
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=names_of("deployment"))
 @click.argument("gate")
 @click.option("--reason", required=True, help="Why; it is kept in the audit.")
 @json_option
@@ -260,7 +261,7 @@ async def override(deployment: str, gate: str, *, reason: str, as_json: bool) ->
 
 
 @gates.command()
-@click.argument("deployment")
+@click.argument("deployment", shell_complete=names_of("deployment"))
 @json_option
 @command
 async def report(deployment: str, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -79,7 +80,7 @@ async def list_groups(*, limit: int, cursor: str | None, as_json: bool) -> None:
 
 
 @groups.command()
-@click.argument("group")
+@click.argument("group", shell_complete=names_of("group"))
 @json_option
 @command
 async def show(group: str, *, as_json: bool) -> None:
@@ -106,7 +107,7 @@ async def show(group: str, *, as_json: bool) -> None:
 
 
 @groups.command()
-@click.argument("group")
+@click.argument("group", shell_complete=names_of("group"))
 @click.argument("members", nargs=-1, metavar="[APP[:WAVE]]...")
 @click.option("--name", help="New name.")
 @click.option("--description", help="What the group is.")
@@ -137,7 +138,7 @@ async def update(
 
 
 @groups.command()
-@click.argument("group")
+@click.argument("group", shell_complete=names_of("group"))
 @json_option
 @command
 async def remove(group: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
 from gateway.cli._table import Id
 
@@ -12,7 +13,7 @@ def promotions() -> None:
 
 
 @promotions.command("list")
-@click.argument("app", required=False)
+@click.argument("app", required=False, shell_complete=names_of("application"))
 @json_option
 @command
 async def list_promotions(app: str | None, *, as_json: bool) -> None:
@@ -44,7 +45,7 @@ async def list_promotions(app: str | None, *, as_json: bool) -> None:
 
 
 @promotions.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.option("--digest", metavar="DIGEST", help="Promote this one; default: what the followed application runs.")
 @json_option
 @command
@@ -60,7 +61,7 @@ async def promote(app: str, *, digest: str | None, as_json: bool) -> None:
 
 
 @promotions.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @json_option
 @command
 async def withdraw(app: str, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -123,7 +124,7 @@ def _login_name(registry: Mapping[str, Any]) -> str | None:
 
 
 @registries.command()
-@click.argument("registry")
+@click.argument("registry", shell_complete=names_of("registry"))
 @json_option
 @command
 async def test(registry: str, *, as_json: bool) -> None:
@@ -139,7 +140,7 @@ async def test(registry: str, *, as_json: bool) -> None:
 
 
 @registries.command()
-@click.argument("registry")
+@click.argument("registry", shell_complete=names_of("registry"))
 @json_option
 @command
 async def remove(registry: str, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._errors import FAILED, UNKNOWN
 from gateway.cli._progress import Progress
 from gateway.cli._runner import (
@@ -34,7 +35,7 @@ _ENDED = frozenset({"succeeded", "put_back", "failed"})
 
 
 @click.command()
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=names_of("group"))
 @click.option("--environment", metavar="ID", help="Release all applications of this environment, instead of a group.")
 @click.option("--image", "images", multiple=True, metavar="APP=IMAGE", help="Release this image of APP; repeatable.")
 @click.option("--tag", "tags", multiple=True, metavar="APP=TAG", help="Release this tag of APP's image; repeatable.")
@@ -87,7 +88,7 @@ def releases() -> None:
 
 
 @releases.command("list")
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=names_of("group"))
 @paged(100)
 @json_option
 @command
@@ -116,7 +117,7 @@ async def list_releases(group: str | None, *, limit: int, cursor: str | None, as
 
 
 @releases.command()
-@click.argument("release_id", metavar="RELEASE")
+@click.argument("release_id", metavar="RELEASE", shell_complete=names_of("release"))
 @json_option
 @command
 async def show(release_id: str, *, as_json: bool) -> None:
@@ -127,7 +128,7 @@ async def show(release_id: str, *, as_json: bool) -> None:
 
 
 @releases.command()
-@click.argument("release_id", metavar="RELEASE")
+@click.argument("release_id", metavar="RELEASE", shell_complete=names_of("release"))
 @click.option("--abandon", is_flag=True, help="End a release that cannot be put back, as it is.")
 @json_option
 @command

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -66,7 +67,7 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 
 
 @servers.command()
-@click.argument("server")
+@click.argument("server", shell_complete=names_of("server"))
 @click.option("--name", help="New name.")
 @click.option("--host", help="New address of the engine.")
 @_access_options
@@ -105,7 +106,7 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
 
 
 @servers.command("show")
-@click.argument("server")
+@click.argument("server", shell_complete=names_of("server"))
 @json_option
 @command
 async def show_server(server: str, *, as_json: bool) -> None:
@@ -120,7 +121,7 @@ async def show_server(server: str, *, as_json: bool) -> None:
 
 
 @servers.command()
-@click.argument("server")
+@click.argument("server", shell_complete=names_of("server"))
 @json_option
 @command
 async def test(server: str, *, as_json: bool) -> None:
@@ -134,7 +135,7 @@ async def test(server: str, *, as_json: bool) -> None:
 
 
 @servers.command()
-@click.argument("server")
+@click.argument("server", shell_complete=names_of("server"))
 @json_option
 @command
 async def remove(server: str, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -26,7 +27,7 @@ def subscriptions() -> None:
 
 
 @subscriptions.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.argument("policy", type=click.Choice(["exact", "semver", "glob", "regex", "any"]))
 @click.argument("pattern", default="")
 @click.option("--repository", default="", help="Repository to subscribe to; default: the repository of the image.")
@@ -70,7 +71,7 @@ async def create(
 
 
 @subscriptions.command("list")
-@click.argument("app", required=False)
+@click.argument("app", required=False, shell_complete=names_of("application"))
 @paged(1000)
 @json_option
 @command
@@ -105,7 +106,7 @@ def _policy(row: dict[str, Any]) -> str:
 
 
 @subscriptions.command()
-@click.argument("app")
+@click.argument("app", shell_complete=names_of("application"))
 @click.argument("seconds", type=click.IntRange(0, 2_592_000), required=False)
 @json_option
 @command
@@ -124,7 +125,7 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
 
 
 @subscriptions.command()
-@click.argument("subscription")
+@click.argument("subscription", shell_complete=names_of("subscription"))
 @json_option
 @command
 async def remove(subscription: str, *, as_json: bool) -> None:

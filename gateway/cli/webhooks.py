@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -146,7 +147,7 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 
 
 @webhooks.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=names_of("webhook"))
 @json_option
 @command
 async def show(endpoint: str, *, as_json: bool) -> None:
@@ -175,7 +176,7 @@ async def show(endpoint: str, *, as_json: bool) -> None:
 
 
 @webhooks.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=names_of("webhook"))
 @click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
 @click.option("--path", is_flag=True, help="Generate a new path instead of a new secret.")
 @click.option(
@@ -209,7 +210,7 @@ def _duration(seconds: int) -> str:
 
 
 @webhooks.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=names_of("webhook"))
 @json_option
 @command
 async def enable(endpoint: str, *, as_json: bool) -> None:
@@ -218,7 +219,7 @@ async def enable(endpoint: str, *, as_json: bool) -> None:
 
 
 @webhooks.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=names_of("webhook"))
 @json_option
 @command
 async def disable(endpoint: str, *, as_json: bool) -> None:
@@ -237,7 +238,7 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
 
 
 @webhooks.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=names_of("webhook"))
 @json_option
 @command
 async def remove(endpoint: str, *, as_json: bool) -> None:

@@ -48,17 +48,11 @@ async def connect(
     `prepare` is called before the database of this host is opened in this process.
     """
     given = os.environ if environ is None else environ
-    if (remote := _remote(wanted, given)) is not None:
+    if (found := await find_gateway(wanted, given)) is not None:
         try:
-            yield remote
+            yield found
         finally:
-            remote.close()
-        return
-    if not wanted.local and (running := await _running(wanted, given)) is not None:
-        try:
-            yield running
-        finally:
-            running.close()
+            found.close()
         return
     _require_installation(wanted, given)
     prepare()
@@ -70,10 +64,18 @@ async def connect(
         yield local
 
 
-def _remote(wanted: Wanted, environ: Mapping[str, str]) -> HttpGateway | None:
-    """Return the gateway at an address, None if this host's is wanted. Raises GatewayError."""
+async def find_gateway(wanted: Wanted, environ: Mapping[str, str]) -> HttpGateway | None:
+    """Return the gateway that answers, None where the database of this host is to be used. Raises GatewayError.
+
+    One at an address is not asked yet.
+    """
     if wanted.local:
         return None
+    return _remote(wanted, environ) or await _running(wanted, environ)
+
+
+def _remote(wanted: Wanted, environ: Mapping[str, str]) -> HttpGateway | None:
+    """Return the gateway at an address, None if this host's is wanted. Raises GatewayError."""
     name = wanted.context or environ.get("GATEWAY_CONTEXT")
     if name is None and (url := environ.get("GATEWAY_URL")):
         address = Address.parse(url)

@@ -1,0 +1,122 @@
+"""`gateway login`, `gateway logout` and `gateway contexts`: the gateways that this user has a key of."""
+
+import os
+import sys
+
+import click
+
+from gateway.cli._runner import command, plain_json_option, print_json, print_table, print_text
+from gateway.model.errors import InvalidInput
+
+_LONGEST_KEY = 1000  # characters
+
+
+@click.command()
+@click.argument("url")
+@click.option("--name", help="Name of the context; default: the host of the URL.")
+@plain_json_option
+@command
+async def login(url: str, *, name: str | None, as_json: bool) -> None:
+    """Use the gateway at URL from now on. Its API key is asked for, or read from standard input.
+
+    The key is checked, and kept in a file that only you can read, in your configuration directory. For example:
+    ssh host gateway keys create laptop | gateway login https://gateway.example.com
+    """
+    from gateway.client.address import Address
+    from gateway.client.choose import valid_key
+    from gateway.client.http import HttpGateway
+    from gateway.client.saved import SavedGateway, SavedGateways
+
+    address = Address.parse(url)
+    saved = SavedGateways.load(os.environ)
+    if address.is_readable_by_others:
+        print_text(f"gateway: the key travels to {address} without encryption: others on the way can read it", err=True)
+    given = SavedGateway(name or address.host, address, valid_key(_read_key(), "standard input"))
+    changed = saved.with_gateway(given)  # a bad name is told before anything is asked
+    gateway = HttpGateway.at(address, given.key, command="login")
+    try:
+        await gateway.call("settings.health")
+    finally:
+        gateway.close()
+    changed.save()
+    if as_json:
+        print_json({"context": given.name, "url": str(address), "version": gateway.version})
+    else:
+        print_text(f"logged in to {address} as context {given.name}; the key is in {changed.path}")
+
+
+def _read_key() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("API key", hide_input=True, err=True))
+    return sys.stdin.read(_LONGEST_KEY + 1)
+
+
+@click.command()
+@click.argument("name", required=False)
+@plain_json_option
+@command
+async def logout(name: str | None, *, as_json: bool) -> None:
+    """Forget the key of the context NAME, by default of the current one. The key itself stays valid: revoke it."""
+    from gateway.client.saved import SavedGateways
+
+    saved = SavedGateways.load(os.environ)
+    chosen = name or saved.current
+    if chosen is None:
+        raise InvalidInput("no context is current: name one; see: gateway contexts list")
+    saved.without(chosen).save()
+    if as_json:
+        print_json({"forgotten": chosen})
+    else:
+        print_text(f"forgot {chosen}")
+
+
+@click.group()
+def contexts() -> None:
+    """Choose between the gateways that you have logged in to."""
+
+
+@contexts.command("list")
+@plain_json_option
+@command
+async def list_contexts(*, as_json: bool) -> None:
+    """List the gateways that you have logged in to, without their keys."""
+    from gateway.client.saved import SavedGateways
+
+    saved = SavedGateways.load(os.environ)
+    found = sorted(saved.gateways.values(), key=lambda one: one.name)
+    if as_json:
+        print_json([{"name": one.name, "url": str(one.address), "current": one.name == saved.current} for one in found])
+    else:
+        rows = [("*" if one.name == saved.current else "", one.name, str(one.address)) for one in found]
+        print_table(["CURRENT", "NAME", "URL"], rows)
+
+
+@contexts.command()
+@click.argument("name")
+@plain_json_option
+@command
+async def use(name: str, *, as_json: bool) -> None:
+    """Make NAME the context that commands use."""
+    from gateway.client.saved import SavedGateways
+
+    SavedGateways.load(os.environ).using(name).save()
+    if as_json:
+        print_json({"current": name})
+    else:
+        print_text(f"commands use {name}")
+
+
+@contexts.command()
+@plain_json_option
+@command
+async def leave(*, as_json: bool) -> None:
+    """Use no context: commands ask the gateway on this host. The keys stay."""
+    from dataclasses import replace
+
+    from gateway.client.saved import SavedGateways
+
+    replace(SavedGateways.load(os.environ), current=None).save()
+    if as_json:
+        print_json({"current": None})
+    else:
+        print_text("commands use the gateway on this host")
