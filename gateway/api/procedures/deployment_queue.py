@@ -152,8 +152,8 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
 async def select_central(context: Context, given: OfAll) -> Answer:
     """List the deployments of all applications, newest first.
 
-    A restricted key gets only those of its own applications. With a filter, a page can have few rows although another
-    one follows.
+    A restricted key gets only those of its own applications. With a filter, a page can have few rows while more
+    rows remain.
     """
     page, grants, wanted = given.page, context.caller.grants, given.wanted
     async with transaction(context.pool) as connection:
