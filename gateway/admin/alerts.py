@@ -110,6 +110,8 @@ async def update(
     # A restricted key that changes where an alert goes needs the rights as for a new one.
     if not entered.is_empty or (private and not before.allow_private):
         _check_rights(before.receiver, allow_private=private, grants=grants)
+    if grants is not None and before.receiver.shows_commits and not entered.is_empty and not entered.has_login:
+        raise Forbidden(f"to change where a token is used, send it again; it may be somebody else's. {_ADVICE}.")
     windows = list(before.quiet_hours) if quiet_hours is None else _check_quiet_hours(before.receiver, quiet_hours)
     readdressed = not entered.is_empty or private != before.allow_private
     read = (

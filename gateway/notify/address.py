@@ -37,6 +37,10 @@ class Entered:
     artifact_record: bool | None = None
 
     @property
+    def has_login(self) -> bool:
+        return self.token is not None or self.private_key is not None
+
+    @property
     def is_empty(self) -> bool:
         return replace(self, overlap=Entered().overlap) == Entered()
 

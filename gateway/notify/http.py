@@ -24,7 +24,7 @@ from gateway.notify.receiver import Undelivered
 
 _ANSWER_SIZE = 256 * 1024  # bytes
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
-_LONGEST_WAIT = 6 * 3600.0  # seconds; a receiver may not ask for more
+_LONGEST_WAIT = 6 * 3600.0  # seconds; a receiver may not ask for more, see LONGEST_PAUSE of the outbox
 _PER_HOST = 8  # connections
 
 

@@ -39,7 +39,8 @@ def _from_row(row: Row, vault: Vault) -> Alert:
     values = dict(row)
     encrypted = values.pop("address")
     values["receiver"] = ReceiverKind(values["receiver"])
-    values["events"] = tuple(EventKind(one) for one in values["events"])
+    # A newer gateway may know more kinds.
+    values["events"] = tuple(EventKind(one) for one in values["events"] if one in set(EventKind))
     values["quiet_hours"] = tuple(values["quiet_hours"])
     if encrypted is not None:
         values["address"] = orjson.loads(vault.decrypt(encrypted, _place(values["alert_id"])))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.model.alerts import Alert, Event, EventKind, Occurrence
+from gateway.model.alerts import Alert, Event, EventKind, Occurrence, ReceiverKind
 from gateway.model.errors import NotFound
 from gateway.store import alerts
 from gateway.store.database import Connection
@@ -19,6 +19,8 @@ from gateway.store.undecryptable import Row
 
 CHANNEL = "outbox"
 
+#: a receiver may not ask to be left alone for longer
+LONGEST_PAUSE = timedelta(hours=6)
 #: failures in a row after which a receiver is only tried by one delivery at a time
 TRIPPED = 5
 _EVENT = "e.event_id, e.kinds, e.application_id, e.deployment_id, e.content, e.created_at"
@@ -88,14 +90,15 @@ async def claim_deliveries(
                            WHERE d.alert_id = a.alert_id AND d.state = 'waiting' AND d.lease_until > now()))
                    ) AS head
              WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
-               AND (a.address IS NOT NULL OR a.alert_id = ANY($5))
+               AND (a.address IS NOT NULL OR a.alert_id = ANY($5)) AND a.receiver = ANY($6)
              LIMIT $3
         ),
         chosen AS (
             SELECT d.delivery_id
               FROM outbox_deliveries d
               JOIN due USING (delivery_id)
-             WHERE d.state = 'waiting' AND coalesce(d.lease_until <= now(), true)
+              JOIN outbox_events e USING (event_id)
+             WHERE d.state = 'waiting' AND coalesce(d.lease_until <= now(), true) AND e.kinds <@ $7
                FOR NO KEY UPDATE OF d SKIP LOCKED
         )
         UPDATE outbox_deliveries d
@@ -115,6 +118,8 @@ async def claim_deliveries(
         most,
         per_alert,
         list(settings),
+        list(ReceiverKind),  # what a newer gateway knows is left to it
+        list(EventKind),
     )
     if not rows:
         return []
@@ -381,6 +386,38 @@ async def _replay(connection: Connection, which: str, value: str) -> int:
 
 
 # -- bounds
+
+
+async def close_overtaken(connection: Connection) -> None:
+    """Write that deployments ended which others overtook while they waited: nothing else says so.
+
+    What supersedes or cancels a queued deployment writes no events, so that it costs nothing.
+    """
+    await connection.execute(
+        """
+        SELECT outbox_write(application_id, deployment_id, key, ARRAY['cancelled'],
+                            jsonb_build_object('reason', NULL, 'deployment', deployment))
+          FROM (
+               SELECT DISTINCT d.application_id, d.deployment_id, e.content -> 'deployment' AS deployment,
+                      'deployment:' || d.deployment_id || ':cancelled' AS key
+                 FROM outbox_events e
+                 JOIN deployments d USING (deployment_id)
+                WHERE e.kinds && ARRAY['started', 'waiting'] AND d.status IN ('superseded', 'cancelled')
+                  AND NOT EXISTS (SELECT FROM outbox_events c
+                                   WHERE c.key = 'deployment:' || d.deployment_id || ':cancelled')
+                LIMIT 100
+               ) AS overtaken
+        """
+    )
+
+
+async def shorten_leases(connection: Connection, lease: timedelta, pause: timedelta) -> None:
+    """Shorten leases and pauses that are longer than any: there, the clock was set back."""
+    await connection.execute(
+        "UPDATE outbox_deliveries SET lease_until = now() + $1 WHERE state = 'waiting' AND lease_until > now() + $1",
+        lease,
+    )
+    await connection.execute("UPDATE alerts SET paused_until = now() + $1 WHERE paused_until > now() + $1", pause)
 
 
 async def give_up_old(connection: Connection, *, older_than: timedelta, most: int) -> int:

@@ -10,7 +10,7 @@ paused, and then tried by one delivery at a time; the others do not wait for it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,7 +31,7 @@ from gateway.registry.client import RegistryClient
 from gateway.store import alerts, outbox
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.store.outbox import TRIPPED, ClaimedDelivery
+from gateway.store.outbox import LONGEST_PAUSE, TRIPPED, ClaimedDelivery
 from gateway.worker.image_labels import ImageLabels
 from gateway.worker.metrics import ALERTS
 
@@ -154,6 +154,12 @@ class OutboxWorker:
             await self._failed(claimed, delivery, error)
         except TimeoutError:
             await self._failed(claimed, delivery, Undelivered("it does not answer in time", down=True))
+        except Unavailable:
+            raise  # the database: its lease runs out, and it is delivered again
+        except Exception:
+            _LOG.exception("A delivery failed on a defect", alert=alert.name, delivery=claimed.delivery_id)
+            defect = Undelivered("it failed on a defect of the gateway: see its log", waits=True)
+            await self._failed(claimed, delivery, defect)
         else:
             await self._delivered(claimed, delivery, receipt)
 
@@ -260,11 +266,12 @@ class OutboxWorker:
         said = 0.0
         while True:
             now = asyncio.get_running_loop().time()
-            async with AsyncExitStack() as stack:
-                connection = await stack.enter_async_context(statement(self._pool))
-                if said <= now:
-                    await self._record_settings()
-                    said = now + _SETTINGS_INTERVAL
+            if said <= now:
+                await self._record_settings()
+                said = now + _SETTINGS_INTERVAL
+            async with statement(self._pool) as connection:
+                await outbox.close_overtaken(connection)
+                await outbox.shorten_leases(connection, _LEASE, LONGEST_PAUSE)
                 given_up = await outbox.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING)
             if given_up:
                 ALERTS.labels("dropped").inc(given_up)

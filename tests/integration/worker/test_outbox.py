@@ -11,13 +11,16 @@ import pytest
 from aiohttp import web as http
 
 from gateway.cli.demo.process import until
-from gateway.model.alerts import EventKind, Occurrence
+from gateway.model.alerts import EventKind, Occurrence, of_deployment
 from gateway.model.api_keys import Permission
-from gateway.store import outbox
+from gateway.model.deployments import Status
+from gateway.model.errors import Code
+from gateway.store import deployments, outbox
 from gateway.store.database import transaction
 from gateway.worker import outbox as worker
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import VAULT, Web
+from tests.support.concluding import conclude
 from tests.support.receivers import Hook, a_hook, delivering
 
 
@@ -136,6 +139,54 @@ async def test_what_happens_once_is_written_once_and_nothing_is_written_for_no_o
     await write(web, application_id, "b", "b")
     await write(web, application_id, "c", kind=EventKind.STARTED)
     assert (await web.count("outbox_events"), await web.count("outbox_deliveries")) == (1, 1)
+
+
+async def test_the_end_of_a_deployment_is_written_in_the_transaction_that_records_it(web: Web, hook: Hook) -> None:
+    application_id = await web.application("acme/web")
+    await an_alert(web, hook, events=["first", "recovered", "failed", "cancelled"])
+    kinds = []
+    for status in (Status.FAILED, Status.SUCCEEDED, Status.FAILED, Status.UNCHANGED, Status.SUCCEEDED):
+        await web.mutate("application.redeploy", applicationId=application_id)
+        await conclude(web, status, Code.UNHEALTHY if status is Status.FAILED else None)
+    async with web.pool.acquire() as connection:
+        rows = await connection.fetch("SELECT kinds, content FROM outbox_events ORDER BY created_at")
+    kinds = [row["kinds"] for row in rows]
+    assert kinds == [["failed"], ["succeeded", "recovered", "first"], ["failed"], ["unchanged", "recovered"]]
+    assert rows[0]["content"]["reason"]["code"] == "unhealthy"
+    assert rows[0]["content"]["application"]["name"] == "a"
+
+
+async def test_what_is_overtaken_while_it_waits_is_told_to_have_ended(web: Web, hook: Hook) -> None:
+    application_id = await web.application("acme/web")
+    made = await an_alert(web, hook, events=["waiting", "cancelled"])
+    await web.mutate("application.deploy", applicationId=application_id)
+    (row,) = await web.query("deployment.all", applicationId=application_id)
+    async with transaction(web.pool) as connection:
+        deployment = await deployments.select_deployment(connection, row["deploymentId"])
+        await outbox.write_event(connection, of_deployment(deployment, EventKind.WAITING, None))
+    await web.mutate("deployment.cancel", deploymentId=row["deploymentId"])
+    async with delivering(web.pool, VAULT):
+        assert [(await hook.told())["type"] for _ in range(2)] == ["deployment.waiting", "deployment.cancelled"]
+        await settled(web, made["alertId"], waiting=0)
+
+
+async def test_the_addresses_of_the_setting_are_told_until_they_take_it(web: Web, hook: Hook) -> None:
+    application_id = await web.application("acme/web")
+    urls = {"GATEWAY_ALERT_URLS": f"{hook.url.replace('http', 'json')}, json://127.0.0.1:1/"}
+    async with delivering(web.pool, VAULT, **urls):
+        await until(lambda: recorded(web), within=20)
+        await write(web, application_id, "a")
+        assert (await hook.heard.get())[1].startswith(b"{")
+        reached, away = sorted(await web.query("alert.all"), key=lambda one: str(one["name"]))
+        assert (reached["target"], reached["fromSetting"]) == ("GATEWAY_ALERT_URLS", True)
+        await settled(web, reached["alertId"], waiting=0)
+        await settled(web, away["alertId"], waiting=1)
+    status, _ = await web.post("/api/alert.remove", {"alertId": away["alertId"]})
+    assert status == 409
+
+
+async def recorded(web: Web) -> bool | None:
+    return True if await web.count("alerts") == 2 else None
 
 
 async def test_nothing_is_sent_in_quiet_hours(web: Web, hook: Hook) -> None:
