@@ -64,7 +64,7 @@ async def follow_deployment(gateway: "Gateway", deployment_id: str, *, quiet: bo
             if found["state"] in FINISHED:
                 return found
             # A gateway that runs but cannot reach the engine has stored that as the reason.
-            if clock() > asks_at and found["state"] == "queued" and found["reason"] is None:
+            if not gateway.runs and clock() > asks_at and found["state"] == "queued" and found["reason"] is None:
                 asks_at = clock() + _PATIENCE
                 if not (await gateway.call("status.one"))["rollsOut"]:
                     progress.close()

@@ -14,7 +14,9 @@ import click
 
 from gateway.cli._errors import exit_code, readable_error, reject_invalid_utf8
 from gateway.cli._table import Id, format_table, terminal_width
+from gateway.model.errors import Unavailable
 from gateway.model.sanitize import safe_line, safe_text
+from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from gateway.client import Gateway, Wanted
@@ -27,6 +29,7 @@ _MAX_FILE_LENGTH = 1024**2  # characters
 #: for a command that asks no gateway
 plain_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _CHOSEN = "gateway.cli.chosen"
+_OTHER_VERSION = "gateway.cli.other_version"
 
 
 def json_option(function: _F) -> _F:
@@ -63,7 +66,14 @@ async def connect(*, creates: bool = False) -> AsyncIterator["Gateway"]:
 
     chosen = wanted_of(click.get_current_context(), creates=creates)
     async with client.connect(chosen, prepare=_prepare_database) as gateway:
-        yield gateway
+        try:
+            yield gateway
+        finally:
+            if gateway.version != VERSION:
+                of = f"is of version {gateway.version}" if gateway.version else "does not tell its version"
+                click.get_current_context().meta[_OTHER_VERSION] = (
+                    f"{gateway.place} {of}, this command line of {VERSION}"
+                )
 
 
 def wanted_of(context: click.Context, *, creates: bool = False) -> "Wanted":
@@ -128,7 +138,12 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         async def body() -> None:
             await function(*arguments, **options)
 
-        asyncio.run(body())
+        try:
+            asyncio.run(body())
+        except (KeyError, TypeError, IndexError) as error:
+            if (other := click.get_current_context().meta.get(_OTHER_VERSION)) is None:
+                raise
+            raise Unavailable(f"{other}, and its answer is not as expected ({error}): update the older one") from error
 
     return run
 

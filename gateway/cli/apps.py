@@ -218,7 +218,10 @@ async def show_app(app: str, *, as_json: bool) -> None:
 async def _load(gateway: "Gateway", app: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the application, and what its next deployment changes."""
     named = {"applicationId": await gateway.find("application", app)}
-    return await gateway.call("application.one", named), await gateway.call("application.pending", named)
+    found = await gateway.call("application.one", named)
+    for shared in (found["environment"], found["environment"]["project"]):
+        shared.pop("env", None)  # variables of others too, which are shown where they are set
+    return found, await gateway.call("application.pending", named)
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, str]:

@@ -158,7 +158,7 @@ async def _follow(gateway: "Gateway", release_id: str, *, quiet: bool) -> dict[s
         printed = lines
         if found["state"] in _ENDED:
             return found
-        if clock() > asks_at:
+        if not gateway.runs and clock() > asks_at:
             asks_at = clock() + _PATIENCE
             if not (await gateway.call("status.one"))["rollsOut"]:
                 print_text("No gateway seems to run. Start it: gateway serve. The release waits until then.", err=True)

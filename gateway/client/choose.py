@@ -12,6 +12,7 @@ A key goes to no other address than the one that it was given for.
 
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -137,8 +138,9 @@ async def _running(wanted: Wanted, environ: Mapping[str, str]) -> HttpGateway | 
             )
             try:
                 await gateway.exchange("GET", "/healthz", patience=_GREETING)
-            except Unavailable:
+            except Unavailable as error:
                 gateway.close()
+                print(f"gateway: {error}: its database is used instead", file=sys.stderr)  # noqa: T201
                 continue
             return gateway
     return None

@@ -39,6 +39,8 @@ class Gateway(ABC):
     url: str | None = None
     #: the gateway's version, once it has answered; None before, and where it does not say
     version: str | None = None
+    #: whether a gateway runs at the other end, and not this process alone
+    runs: bool = True
     #: whether a user of the gateway's own host is calling, and no API key
     is_local: bool = False
 

@@ -119,7 +119,7 @@ class HttpGateway(Gateway):
     def _parse(self, body: bytes, status: int) -> Any:
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unavailable(f"{self.place} answers {status}, but not as a gateway does: is it one?") from error
 
     def _error(self, procedure: str, status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:

@@ -76,6 +76,7 @@ class InProcessGateway(Gateway):
     place = "the database of this host"
     version = VERSION
     is_local = True
+    runs = False
 
     def __init__(self, context: Context, actor: Actor) -> None:
         self._context, self._actor = context, actor

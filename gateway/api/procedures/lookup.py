@@ -18,7 +18,7 @@ from gateway.store.resource_owners import ResourceKind
 
 procedures = Procedures()
 
-_MOST = 1000  # that one word may mean
+_MOST = 200  # that one word may mean
 _SHOWN = 5  # of those, in the message
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
@@ -128,6 +128,8 @@ async def _visible(connection: Connection, caller: Caller, kind: Noun, found: li
     if caller.grants is None:
         return found
     covered = await resource_owners.select_covered(connection, caller.grants)
+    if kind is Noun.APPLICATION:
+        return [one for one in found if one.id in covered]
     seen = []
     for one in found:
         members = await resource_owners.select_members(connection, _OWNED[kind], one.id)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import aiohttp
 import click
 import orjson
 import pytest
+from aiohttp import web as http
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
@@ -95,6 +98,31 @@ async def test_the_status_says_that_nothing_rolls_out(laptop: Laptop) -> None:
     assert (done.exit_code, told["engines"][0]["error"]) == (1, "nobody answers")
     gone = await laptop.run("status", GATEWAY_URL="http://127.0.0.1:1", GATEWAY_API_KEY=laptop.key)
     assert (gone.exit_code, "http://127.0.0.1:1 cannot be reached" in gone.stderr) == (3, True)
+
+
+async def test_an_answer_of_another_version_that_lacks_something_is_told_so(laptop: Laptop) -> None:
+    async def answer(_: http.Request) -> http.Response:
+        return http.json_response([{}], headers={"X-Gateway-Version": "9.9"})
+
+    application = http.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(application) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        done = await laptop.run("apps", "list", GATEWAY_URL=url, GATEWAY_API_KEY="gw_1")
+    assert done.exit_code == 3
+    assert f"the gateway at {url} is of version 9.9, this command line of" in done.stderr
+    assert "update the older one" in done.stderr
+
+
+async def test_another_socket_than_the_one_for_commands_needs_a_key(shared_web: Web, tmp_path: Path) -> None:
+    """As the one between the processes of a gateway: who relays there says whose request it is."""
+    path = str(tmp_path / "other")
+    await http.UnixSite(shared_web.client.server.runner, path).start()
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
+        claimed = {"X-Gateway-Relayed-From": "127.0.0.1", "X-Gateway-Client": "1", "X-Gateway-Sudo-User": "root"}
+        for headers in ({}, claimed):
+            async with session.get("http://gateway/api/application.all", headers=headers) as answer:
+                assert answer.status == 401
 
 
 async def test_projects_and_webhooks_are_shown_by_name(laptop: Laptop) -> None:

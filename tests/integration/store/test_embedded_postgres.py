@@ -72,7 +72,7 @@ def open_to_others(home: Path) -> list[str]:
 async def test_a_command_changes_no_mode_of_what_was_there_and_makes_nothing_that_others_reach(tmp_path: Path) -> None:
     home = home_of(tmp_path)
     before = modes(home, tmp_path)
-    assert await gateway(home, "keys", "list") == (0, "")
+    assert await gateway(home, "migrate") == (0, "")
     assert modes(home, tmp_path) == before
     data = home / ".local/share/pushdeploy"
     assert modes(data, data / "postgres") == [0o700, 0o700]
@@ -88,15 +88,15 @@ async def test_a_data_directory_may_be_named_from_where_one_is(tmp_path: Path, m
 
 async def test_as_a_user_without_rights_it_runs_too(tmp_path: Path) -> None:
     prefix = ("unshare", "--user", "--map-user=1", "--map-group=1")
-    assert await gateway(home_of(tmp_path), "keys", "list", prefix=prefix) == (0, "")
+    assert await gateway(home_of(tmp_path), "migrate", prefix=prefix) == (0, "")
 
 
 async def test_where_root_may_not_run_it_the_refusal_says_what_to_do(tmp_path: Path) -> None:
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
     prefix = ("unshare", "--map-root-user", "sh", "-c", forbid, "sh")
     home = home_of(tmp_path)
-    code, said = await gateway(home, "keys", "list", prefix=prefix)
-    assert code == 1
+    code, said = await gateway(home, "migrate", prefix=prefix)
+    assert code == 3
     assert "cannot run as root" in said
     assert "Run the gateway as another user" in said
     assert "GATEWAY_DATABASE_URL" in said
