@@ -72,25 +72,50 @@ async def claim_deliveries(
     """
     rows = await connection.fetch(
         f"""
-        WITH due AS (
-            SELECT head.delivery_id
-              FROM alerts a
+        WITH RECURSIVE lanes AS (  -- what waits, by receiver and application; it skips from one to the next
+            (SELECT alert_id, application_id
+               FROM outbox_deliveries
+              WHERE state = 'waiting'
+              ORDER BY alert_id, application_id
+              LIMIT 1)
+             UNION ALL
+            SELECT following.alert_id, following.application_id
+              FROM lanes
              CROSS JOIN LATERAL (
-                   SELECT h.delivery_id
-                     FROM (
-                          SELECT DISTINCT ON (d.application_id) d.*
-                            FROM outbox_deliveries d
-                           WHERE d.alert_id = a.alert_id AND d.state = 'waiting'
-                           ORDER BY d.application_id, d.number
-                          ) AS h
-                    WHERE h.next_attempt_at <= now() AND coalesce(h.lease_until <= now(), true)
-                    ORDER BY h.next_attempt_at, h.number
-                    LIMIT greatest(0, CASE WHEN a.failures >= {TRIPPED} THEN 1 ELSE $4 END - (
-                          SELECT count(*) FROM outbox_deliveries d
-                           WHERE d.alert_id = a.alert_id AND d.state = 'waiting' AND d.lease_until > now()))
+                   SELECT d.alert_id, d.application_id
+                     FROM outbox_deliveries d
+                    WHERE d.state = 'waiting'
+                      AND (d.alert_id, d.application_id) > (lanes.alert_id, lanes.application_id)
+                    ORDER BY d.alert_id, d.application_id
+                    LIMIT 1
+                   ) AS following
+        ),
+        heads AS (
+            SELECT head.*, count(*) FILTER (WHERE head.lease_until > now()) OVER (PARTITION BY head.alert_id) AS claimed
+              FROM lanes
+             CROSS JOIN LATERAL (
+                   SELECT d.delivery_id, d.alert_id, d.number, d.next_attempt_at, d.lease_until
+                     FROM outbox_deliveries d
+                    WHERE d.alert_id = lanes.alert_id AND d.application_id = lanes.application_id
+                      AND d.state = 'waiting'
+                    ORDER BY d.number
+                    LIMIT 1
                    ) AS head
+        ),
+        free AS (
+            SELECT h.delivery_id, h.claimed, h.next_attempt_at, a.failures,
+                   row_number() OVER (PARTITION BY h.alert_id ORDER BY h.next_attempt_at, h.number) AS place
+              FROM heads h
+              JOIN alerts a USING (alert_id)
              WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
                AND (a.address IS NOT NULL OR a.alert_id = ANY($5)) AND a.receiver = ANY($6)
+               AND h.next_attempt_at <= now() AND coalesce(h.lease_until <= now(), true)
+        ),
+        due AS (
+            SELECT delivery_id
+              FROM free
+             WHERE place + claimed <= CASE WHEN failures >= {TRIPPED} THEN 1 ELSE $4 END
+             ORDER BY place, next_attempt_at
              LIMIT $3
         ),
         chosen AS (

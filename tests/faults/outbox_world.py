@@ -72,6 +72,7 @@ class OutboxWorld:
     host: CodeHost
     #: what was written, by application, in order
     written: dict[str, list[str]] = field(default_factory=dict)
+    looks: int = 0
 
     async def set_up(self, urls: dict[str, str]) -> None:
         one = self.gateways[0]
@@ -134,6 +135,9 @@ class OutboxWorld:
                 " WHERE state = 'waiting' AND a.name <> 'away'"
             )
         await asyncio.sleep(1)
+        self.looks += 1
+        if self.looks % 30 == 0:
+            print(f"outbox: {waiting} wait", flush=True)  # noqa: T201
         return True if not waiting else None
 
     async def judge(self, tally: Tally, events: int) -> None:
