@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,6 +110,9 @@ def remove_dead_sockets(data_dir: Path) -> None:
 
 def _sockets(data_dir: Path) -> list[Path]:
     with suppress(OSError):
+        above, found = data_dir.stat(), socket_directory(data_dir).stat()
+        if above.st_mode & stat.S_IWOTH and found.st_uid not in {0, above.st_uid, os.geteuid()}:
+            return []  # somebody else may have put it there, to be told secrets
         return sorted(one for one in socket_directory(data_dir).iterdir() if re.fullmatch(r"\w+-\w+\.sock", one.name))
     return []
 

@@ -16,7 +16,7 @@ _SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = (
     (0, "done; with --follow: the requested version runs"),
     (FAILED, "refused or failed; with --follow: failed or rolled back; gates check: a gate refuses"),
-    (USAGE, "the command is not written so; see --help"),
+    (USAGE, "the command is not written so, see --help; apply --plan: something would change"),
     (UNKNOWN, "not known: no gateway answered, or none rolls out; gates check: a gate cannot tell"),
     (SUPERSEDED, "with --follow: a newer deployment took its place"),
     (CANCELLED, "with --follow: it was cancelled"),

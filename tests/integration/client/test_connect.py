@@ -3,10 +3,12 @@
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import web as http
 
 from gateway import installation
@@ -111,8 +113,8 @@ async def test_a_local_user_is_audited_with_the_command_and_by_sudo_only_as_root
 
 async def test_an_older_gateway_is_told_by_what_it_does_not_have(served: str, key: str) -> None:
     gateway = HttpGateway.at(Address.parse(served), key)
-    with pytest.raises(UnknownProcedure, match=f"{served} is of version .* and has no declaration.apply: update it"):
-        await gateway.call("declaration.apply")
+    with pytest.raises(UnknownProcedure, match=f"{served} is of version .* and has no nothing.here: update it"):
+        await gateway.call("nothing.here")
     gateway.close()
 
 
@@ -138,6 +140,36 @@ async def test_a_wrong_key_is_refused_and_a_key_is_never_sent_after_a_redirect(s
     gateway.close()
     await runner.cleanup()
     assert asked == ["/api/settings.health"]
+
+
+async def test_the_certificate_of_a_gateway_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, asked = trustme.CA(), []
+
+    async def answer(request: http.Request) -> http.Response:
+        asked.append(request.headers["x-api-key"])
+        return http.json_response({"status": "ok"})
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    application = http.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = http.AppRunner(application)
+    await runner.setup()
+    await http.TCPSite(runner, "localhost", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    for host, trusted, answered in (("localhost", False, False), ("localhost", True, True), ("127.0.0.1", True, False)):
+        if trusted:
+            authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        gateway = HttpGateway.at(Address.parse(f"https://{host}:{port}/prefix/"), "gw_1")
+        if answered:
+            assert await gateway.call("settings.health") == {"status": "ok"}
+        else:
+            with pytest.raises(Unavailable, match="certificate verify failed"):
+                await gateway.call("settings.health")
+        gateway.close()
+    await runner.cleanup()
+    assert asked == ["gw_1"]
 
 
 async def test_only_the_gateways_own_socket_needs_no_key(served: str, environment: Mapping[str, str]) -> None:

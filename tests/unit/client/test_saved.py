@@ -1,5 +1,7 @@
 """What `gateway login` saves: for its user alone, and each key for one address."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from gateway.client.address import Address
 from gateway.client.choose import api_key
 from gateway.client.saved import SavedGateway, SavedGateways
-from gateway.installation import database_mark
+from gateway.installation import answering_sockets, database_mark, short_address
 from gateway.model.errors import Conflict, GatewayError, InvalidInput, NotFound
 from gateway.version import VERSION
 
@@ -91,3 +93,19 @@ def test_a_database_is_recognised_without_its_password() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert f'version = "{VERSION}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of another user are needed")
+def test_a_socket_that_a_stranger_put_into_a_shared_directory_is_not_used(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    (tmp_path / "sockets").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        with short_address(tmp_path / "sockets/embedded-0.sock") as address:
+            listening.bind(address)
+        listening.listen()
+        for owner, marks in ((0, ["embedded"]), (65_534, [])):
+            os.chown(tmp_path / "sockets", owner, owner)
+            found = list(answering_sockets(tmp_path, None))
+            assert [mark for mark, _ in found] == marks
+            for _, connection in found:
+                connection.close()
