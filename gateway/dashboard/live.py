@@ -27,7 +27,7 @@ from gateway.store.overview import Change, Newest
 
 _INTERVAL = 0.15  # seconds between two looks
 # Seconds more after a change for each tab that it makes fetch: that must leave the processor to pushes.
-_PAUSE_OF_TAB = 0.01
+_PAUSE_OF_TAB = 0.015
 _MOST_PENDING = 500  # deployments that are looked at
 _KEPT = 500  # events that a reconnecting tab may have missed
 _BUFFER = 64  # events that a tab may be behind before it is dropped

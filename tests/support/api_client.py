@@ -130,7 +130,8 @@ class _Server(TestServer):
     """Behind the connections that the gateway has."""
 
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, Limits(), **options)
+        # As in a gateway: a handler goes on when its client leaves.
+        return Runner(self.app, Limits(), **{**options, "handler_cancellation": False})
 
 
 @pytest.fixture

@@ -187,7 +187,6 @@ async def test_requests_that_do_not_take_the_shortcut_are_counted_once(web: Web,
 
 
 async def test_a_whole_delivery_is_stored_though_its_sender_leaves_at_once(web: Web) -> None:
-    web.client.server.runner.server.handler_cancellation = False  # as in a gateway
     path = await web.endpoint("dockerhub", "s")
     for stored in (1, 2):  # the endpoint is known the second time
         async with sender(web.client.port) as one:

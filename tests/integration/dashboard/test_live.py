@@ -56,9 +56,9 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(visitor: Visitor, **headers: str) -> AsyncIterator[Tab]:
+async def tab(visitor: Visitor, query: str = "", **headers: str) -> AsyncIterator[Tab]:
     cookie = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
-    async with visitor.web.client.get("/dashboard/live", headers={"Cookie": cookie, **headers}) as response:
+    async with visitor.web.client.get(f"/dashboard/live{query}", headers={"Cookie": cookie, **headers}) as response:
         assert response.status == 200
         yield Tab(response)
 
@@ -115,6 +115,28 @@ async def test_no_key_takes_all_places(visitor: Visitor, monkeypatch: pytest.Mon
         other = await signed_in(visitor.web, Permission.READ)
         async with tab(other) as one:
             await one.until("everything")
+
+
+async def test_a_tab_hears_only_of_what_it_shows(visitor: Visitor) -> None:
+    one, other = [await visitor.web.application(f"registry.example/{name}:v1") for name in ("one", "other")]
+    changes: Changes = visitor.web.client.app[CHANGES]
+    async with tab(visitor, f"?topics=application:{one}+inbox") as shown:
+        await shown.until("everything")
+        told = changes.publish({(f"application:{other}", other), ("overview", None)})
+        assert told == 0
+        assert changes.publish({(f"application:{one}", one), ("overview", None)}) == 1
+        assert await shown.until(f"application:{one}") == {f"application:{one}"}
+
+
+async def test_a_tab_that_has_left_frees_its_place(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_HEARTBEAT", 0.05)
+    changes: Changes = visitor.web.client.app[CHANGES]
+    async with tab(visitor) as one:
+        await one.until("everything")
+        assert changes.tabs == 1
+    async with asyncio.timeout(20):
+        while changes.tabs:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_tab_that_does_not_read_is_dropped(web: Web) -> None:
