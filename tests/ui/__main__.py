@@ -20,13 +20,13 @@ from tests.ui.arriving import adopt, create, first_visit, webhook
 from tests.ui.browser import Noted, chromium
 from tests.ui.deploying import back, inbox, log, push
 from tests.ui.lasting import interrupted, switch
-from tests.ui.safe import everywhere, hostile, other_sites, sign_out
+from tests.ui.safe import everywhere, hostile, many, other_sites, sign_out
 from tests.ui.visit import DESK, Visit
 from tests.ui.world import world
 
 _STEPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (
     *(first_visit, adopt, create, webhook, push, back, inbox, log, everywhere),
-    *(hostile, other_sites, interrupted, switch, sign_out),
+    *(hostile, many, other_sites, interrupted, switch, sign_out),
 )
 
 

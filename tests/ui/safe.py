@@ -1,6 +1,7 @@
 """Every page is sound and works without scripts; what others wrote does not run; no other site gets in."""
 
 import aiohttp
+import asyncpg
 
 from tests.ui.visit import PAGES, Visit
 
@@ -54,6 +55,35 @@ async def hostile(visit: Visit) -> None:
     visit.claim("stored script is shown as text", holds="<script>alert(1)" in shown and "49" not in shown)
     for one in (application_id, "loud"):
         await gateway.mutate("application.delete", {"applicationId": one})
+
+
+async def many(visit: Visit) -> None:
+    """The overview of a thousand applications keeps the browser answering, also when it changes."""
+    gateway = visit.world.gateway
+    connection = await asyncpg.connect(gateway.environment["GATEWAY_DATABASE_URL"])
+    await connection.execute(_THOUSAND)
+    await visit.go("")
+    await visit.follow()
+    await visit.page.evaluate(
+        "window.slowest = 0; new PerformanceObserver((list) => { for (const one of list.getEntries())"
+        " window.slowest = Math.max(window.slowest, one.duration); }).observe({type: 'longtask', buffered: true})"
+    )
+    await visit.world.push("shop/web", "among many")
+    await visit.page.wait_for_selector(".pending li", timeout=20_000)
+    await visit.page.wait_for_selector(".pending", state="detached", timeout=60_000)
+    slowest = await visit.page.evaluate("window.slowest")
+    shown = await visit.page.inner_text("main")
+    visit.claim("a thousand applications are told of", holds="Applications: 100" in shown)
+    visit.claim("no task of the browser takes 200 ms with them", holds=slowest < 200, detail=f"{slowest:.0f} ms")
+    await connection.execute("DELETE FROM applications WHERE name LIKE 'many %'")
+    await connection.close()
+
+
+_THOUSAND = """
+    INSERT INTO applications (name, app_name, environment_id, docker_image)
+    SELECT 'many ' || n, 'many' || n, (SELECT environment_id FROM applications LIMIT 1), 'acme/many:v1'
+      FROM generate_series(1, 1000) AS n
+"""
 
 
 async def other_sites(visit: Visit) -> None:

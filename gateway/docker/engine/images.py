@@ -17,6 +17,7 @@ from gateway.model.registries import Credentials
 from gateway.single_flight import SingleFlight
 
 _PROGRESS_INTERVAL = 0.3  # seconds; each report is written to the database
+_LAYERS_NAMED, _LAYER_NAME = 4, 12  # layers under way that a report names; characters
 _LABELS_KEPT = 1024  # images in the cache
 
 _Key: TypeAlias = tuple[str, Credentials | None]
@@ -74,7 +75,7 @@ async def labels(engine: Engine, image_id: str) -> Mapping[str, str]:
 
 
 class _Layers:
-    """Progress of a pull, as one line."""
+    """Progress of a pull, as one line: of the whole, and of the layers that are under way."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -97,7 +98,13 @@ class _Layers:
         layers = len(self._done | set(self._sizes))
         current = sum(size[0] if layer not in self._done else size[1] for layer, size in self._sizes.items())
         total = sum(size[1] for size in self._sizes.values())
-        return f"{len(self._done)}/{layers} layers, {current / 1e6:.1f}/{total / 1e6:.1f} MB"
+        whole = f"{len(self._done)}/{layers} layers, {current / 1e6:.1f}/{total / 1e6:.1f} MB"
+        under_way = [
+            f"{layer[:_LAYER_NAME]} {size[0] / 1e6:.1f}/{size[1] / 1e6:.1f}"
+            for layer, size in self._sizes.items()
+            if layer not in self._done and 0 < size[0] < size[1]
+        ]
+        return f"{whole}: {', '.join(under_way[:_LAYERS_NAMED])}" if under_way else whole
 
 
 @dataclass(frozen=True, slots=True)
