@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 import orjson
@@ -44,6 +45,7 @@ _MOST_TABS_OF_KEY = 500
 #: a topic, and the application that it is about, None for a list: restricted keys hear of their applications alone
 _Topic = tuple[str, str | None]
 _Event = tuple[int, frozenset[_Topic]]
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _EVERYTHING: _Topic = ("everything", None)
 _OVERVIEW: _Topic = ("overview", None)
 _DEPLOYMENTS: _Topic = ("deployments", None)
@@ -173,9 +175,9 @@ class Changes:
             topics |= LISTS
         if now.delivery_id != before.delivery_id:
             topics.add(("inbox", None))
-        if now.observed != before.observed and before.observed is not None:
+        if now.observed != before.observed:
             async with statement(self._pool) as connection:
-                changed = await overview.select_observed_since(connection, before.observed)
+                changed = await overview.select_observed_since(connection, before.observed or _EVER)
             topics |= {_OVERVIEW, *_of_applications(changed)}
         if now.audited != before.audited:
             async with statement(self._pool) as connection:

@@ -383,7 +383,7 @@ async def test_the_rest_of_a_batch_is_not_run_after_the_client_disconnects(
         done.append(procedure.name)
         begun.set()
         await over.wait()
-        return Answer(None)
+        return Answer([])
 
     monkeypatch.setattr(handlers, "answer", answer)
     asking = asyncio.create_task(web.get("/api/trpc/" + ",".join(["project.all"] * 50) + "?batch=1"))

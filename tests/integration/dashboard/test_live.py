@@ -39,7 +39,7 @@ class Tab:
                 line = (await self._response.content.readline()).decode().strip()
                 if line.startswith("id: "):
                     self.last = line.removeprefix("id: ")
-                if line.startswith("data: "):
+                if line.startswith("data: ["):  # a beat has none
                     return set(orjson.loads(line.removeprefix("data: ")))
 
     async def ended(self) -> None:
@@ -115,6 +115,17 @@ async def test_no_key_takes_all_places(visitor: Visitor, monkeypatch: pytest.Mon
         other = await signed_in(visitor.web, Permission.READ)
         async with tab(other) as one:
             await one.until("everything")
+
+
+async def test_the_first_observation_of_all_is_told(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("registry.example/web:v1")
+    async with tab(visitor) as one:
+        await one.until("everything")
+        async with visitor.web.pool.acquire() as connection:
+            await connection.execute(
+                "INSERT INTO observations (application_id, state) VALUES ($1, 'running')", application_id
+            )
+        assert "overview" in await one.until(f"application:{application_id}")
 
 
 async def test_a_tab_hears_only_of_what_it_shows(visitor: Visitor) -> None:
