@@ -33,7 +33,7 @@ def _check_rights(kind: ReceiverKind, *, allow_private: bool, grants: "Grants | 
         raise Forbidden(f"allowPrivate lets the gateway send into private networks. {_ADVICE}.")
 
 
-def _check_quiet_hours(kind: ReceiverKind, given: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def canonical_quiet_hours(kind: ReceiverKind, given: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the windows as they are stored. Raises pydantic's ValidationError, and InvalidInput for a commit."""
     if not given:
         return []
@@ -62,7 +62,7 @@ async def create(
     if application_id is not None and project_id is not None:
         raise InvalidInput("name an application or a project, or neither for all", field="projectId")
     _check_rights(receiver, allow_private=allow_private, grants=grants)
-    windows = _check_quiet_hours(receiver, quiet_hours)
+    windows = canonical_quiet_hours(receiver, quiet_hours)
     read = await address.read(receiver, entered, allow_private=allow_private)
     async with transaction(pool) as connection:
         made = await alerts.insert_alert(
@@ -112,7 +112,7 @@ async def update(
         _check_rights(before.receiver, allow_private=private, grants=grants)
     if grants is not None and before.receiver.shows_commits and not entered.is_empty and not entered.has_login:
         raise Forbidden(f"to change where a token is used, send it again; it may be somebody else's. {_ADVICE}.")
-    windows = list(before.quiet_hours) if quiet_hours is None else _check_quiet_hours(before.receiver, quiet_hours)
+    windows = list(before.quiet_hours) if quiet_hours is None else canonical_quiet_hours(before.receiver, quiet_hours)
     readdressed = not entered.is_empty or private != before.allow_private
     read = (
         await address.read(before.receiver, entered, allow_private=private, before=before.address)

@@ -71,11 +71,11 @@ async def read(
             return _read_code_host(kind, entered, allow_private=allow_private, before=before or {})
 
 
-_HOSTS = {ReceiverKind.GITHUB: "https://github.com", ReceiverKind.GITLAB: "https://gitlab.com"}
+USUAL_HOSTS = {ReceiverKind.GITHUB: "https://github.com", ReceiverKind.GITLAB: "https://gitlab.com"}
 
 
 def _read_code_host(kind: ReceiverKind, entered: Entered, *, allow_private: bool, before: Mapping[str, Any]) -> Address:
-    address = entered.address or before.get("url") or _HOSTS.get(kind)
+    address = entered.address or before.get("url") or USUAL_HOSTS.get(kind)
     if not address:
         raise InvalidInput("the address of the host is needed, such as https://git.example.com", field="address")
     url = parse_url(address, allow_private=allow_private).origin()

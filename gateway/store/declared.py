@@ -16,6 +16,7 @@ _ID: Mapping[Kind, str] = {
     Kind.APPLICATION: "application_id",
     Kind.GROUP: "group_id",
     Kind.WEBHOOK: "endpoint_id",
+    Kind.ALERT: "alert_id",
     Kind.KEY: "key_id",
 }
 #: the table of each kind, which of its rows there are, and the column with the name
@@ -27,6 +28,7 @@ _TABLE: Mapping[Kind, tuple[str, str, str]] = {
     Kind.APPLICATION: ("applications", "desired <> 'deleted'", "name"),
     Kind.GROUP: ("groups", "true", "name"),
     Kind.WEBHOOK: ("endpoints", "application_id IS NULL", "name"),
+    Kind.ALERT: ("alerts", "set_at IS NULL", "name"),
     Kind.KEY: ("api_keys", "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())", "name"),
 }
 #: the column with the id of what an object is in

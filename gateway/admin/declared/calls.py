@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.admin.declared import alerts
 from gateway.admin.declared.current import SERVER_SECRETS, Current
 from gateway.admin.declared.references import References
 from gateway.model.declared.objects import Declared, Kind, ObjectPath
-from gateway.model.declared.states import Secret, State, Variables, revealed
+from gateway.model.declared.states import Secret, State, Variables, given, revealed
 from gateway.model.declared.variables import write_variables
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.projects import PRODUCTION
@@ -50,6 +51,7 @@ _REMOVE: Mapping[Kind, tuple[str, str]] = {
     Kind.APPLICATION: ("application.delete", "applicationId"),
     Kind.GROUP: ("group.remove", "groupId"),
     Kind.WEBHOOK: ("webhook.remove", "endpointId"),
+    Kind.ALERT: ("alert.remove", "alertId"),
     Kind.KEY: ("user.deleteApiKey", "apiKeyId"),
 }
 
@@ -104,22 +106,26 @@ async def _create_group(references: References, declared: Declared, wanted: Stat
 
 
 async def _create_webhook(_references: References, declared: Declared, wanted: State) -> Call:
-    given = {name: value for name, value in revealed(wanted).items() if name != "enabled"}
-    return Call("webhook.create", {"name": declared.path.name, **given})
+    fields = {name: value for name, value in revealed(wanted).items() if name != "enabled"}
+    return Call("webhook.create", {"name": declared.path.name, **fields})
+
+
+async def _create_alert(references: References, declared: Declared, wanted: State) -> Call:
+    return Call("alert.create", await alerts.creation_of(references, declared.path.name, wanted))
 
 
 async def _create_key(references: References, declared: Declared, wanted: State) -> Call:
-    given: dict[str, Any] = {"name": declared.path.name, "scope": wanted["scope"]}
+    key: dict[str, Any] = {"name": declared.path.name, "scope": wanted["scope"]}
     if wanted.keys() & {"applications", "projects"}:
-        given["applicationIds"] = [
+        key["applicationIds"] = [
             await references.application(one, f"applications.{at}")
             for at, one in enumerate(wanted.get("applications", ()))
         ]
-        given["projectIds"] = [
+        key["projectIds"] = [
             await references.named(Kind.PROJECT, one, f"projects.{at}")
             for at, one in enumerate(wanted.get("projects", ()))
         ]
-    return Call("user.createApiKey", given)
+    return Call("user.createApiKey", key)
 
 
 _CREATE: Mapping[Kind, Callable[[References, Declared, State], Awaitable[Call]]] = {
@@ -130,6 +136,7 @@ _CREATE: Mapping[Kind, Callable[[References, Declared, State], Awaitable[Call]]]
     Kind.APPLICATION: _create_application,
     Kind.GROUP: _create_group,
     Kind.WEBHOOK: _create_webhook,
+    Kind.ALERT: _create_alert,
     Kind.KEY: _create_key,
 }
 
@@ -139,16 +146,18 @@ _CREATE: Mapping[Kind, Callable[[References, Declared, State], Awaitable[Call]]]
 
 async def _change_server(_references: References, current: Current, wanted: State) -> list[Call]:
     changed = _changed(current.state, wanted)
-    # A key is sent along with the address that it is for.
-    kept = {name: wanted[name] for name in SERVER_SECRETS if name in wanted} if "host" in changed else {}
-    return [Call("server.update", {"serverId": current.object_id, **revealed({**kept, **changed})})]
+    # A key is sent along with the address that it is for, but not one that is only kept.
+    keys = given(wanted, SERVER_SECRETS) if "host" in changed else {}
+    return [Call("server.update", {"serverId": current.object_id, **revealed({**keys, **changed})})]
 
 
 async def _change_registry(_references: References, current: Current, wanted: State) -> list[Call]:
     changed = _changed(current.state, wanted)
-    pair = {name: wanted[name] for name in ("username", "password") if name in wanted}
+    login = given(wanted, ("password", "secretAccessKey"))
+    if "password" in login:
+        login["username"] = wanted.get("username")
     whole = {"registryType": wanted.get("registryType", "cloud"), "registryUrl": wanted.get("registryUrl", "")}
-    return [Call("registry.update", {"registryId": current.object_id, **revealed({**whole, **pair, **changed})})]
+    return [Call("registry.update", {"registryId": current.object_id, **revealed({**whole, **login, **changed})})]
 
 
 async def _change_project(references: References, current: Current, wanted: State) -> list[Call]:
@@ -173,6 +182,8 @@ async def _change_application(references: References, current: Current, wanted: 
     parts = {name: changed.pop(name) for name in ("gates", "subscriptions", "reconcile") if name in changed}
     if "env" in changed:
         changed["env"] = _text(changed["env"])
+    if changed.keys() & {"registryUrl", "dockerImage"}:
+        changed = {**given(wanted, ("password",)), **changed}
     if changed.get("server") is not None:
         changed["serverId"] = await references.named(Kind.SERVER, changed["server"], "server")
     elif "server" in changed:
@@ -218,19 +229,19 @@ async def _gate_calls(references: References, owner: str, current: Current, want
         rule = dict(gate.get("rule", {}))
         if gate["kind"] == "promotion" and "follows" in rule:
             rule["follows"] = await references.application(rule["follows"], f"gates.{name}.rule.follows")
-        given: dict[str, Any] = {
+        sent: dict[str, Any] = {
             "rule": rule,
             "enabled": gate.get("enabled", True),
             "required": gate.get("required", False),
         }
         if "secret" in gate and (held is None or held.get("secret") != gate["secret"]):
-            given["secret"] = gate["secret"].value
+            sent["secret"] = gate["secret"].value
         if held is None or held["kind"] != gate["kind"]:
-            given |= {owner: current.object_id, "kind": gate["kind"], "name": name}
-            found.append(Call("gate.create", given, inside=f"gates.{name}"))
+            sent |= {owner: current.object_id, "kind": gate["kind"], "name": name}
+            found.append(Call("gate.create", sent, inside=f"gates.{name}"))
         else:
-            given["gateId"] = current.parts[f"gates.{name}"]
-            found.append(Call("gate.update", given, inside=f"gates.{name}"))
+            sent["gateId"] = current.parts[f"gates.{name}"]
+            found.append(Call("gate.update", sent, inside=f"gates.{name}"))
     return gone + found
 
 
@@ -265,6 +276,10 @@ async def _change_webhook(_references: References, current: Current, wanted: Sta
     return found
 
 
+async def _change_alert(_references: References, current: Current, wanted: State) -> list[Call]:
+    return [Call("alert.update", alerts.change_of(current.object_id, current.state, wanted))]
+
+
 async def _change_key(_references: References, _current: Current, _wanted: State) -> list[Call]:
     raise Conflict(
         "a key keeps its scope and what it is for: give it another name, which makes another one, and revoke this one "
@@ -280,6 +295,7 @@ _CHANGE: Mapping[Kind, Callable[[References, Current, State], Awaitable[list[Cal
     Kind.APPLICATION: _change_application,
     Kind.GROUP: _change_group,
     Kind.WEBHOOK: _change_webhook,
+    Kind.ALERT: _change_alert,
     Kind.KEY: _change_key,
 }
 
@@ -291,7 +307,7 @@ NAMES: Mapping[str, str] = {
     "serverId": "server",
     "container": "",
     "seconds": "",
-    **{name: f"{name}From" for name in SERVER_SECRETS},
+    **{name: f"{name}From" for name in (*SERVER_SECRETS, "token", "privateKey")},
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.admin.context import Context
+from gateway.admin.declared.alerts import read_alert
 from gateway.model.applications import Application, Subscription, parse_environment
 from gateway.model.configuration import Configuration
 from gateway.model.declared.objects import Kind
@@ -284,6 +285,10 @@ async def _server(connection: Connection, context: Context, object_id: str) -> C
     return Current(object_id, _present({"host": found.access.host, "description": found.description, **held}))
 
 
+async def _alert(connection: Connection, context: Context, object_id: str) -> Current:
+    return Current(object_id, await read_alert(connection, context, object_id))
+
+
 async def _key(connection: Connection, context: Context, object_id: str) -> Current:
     found = await api_keys.select_key(connection, object_id)
     state: State = {"scope": found.permission.scope_name}
@@ -310,5 +315,6 @@ _READERS: Mapping[Kind, Callable[[Connection, Context, str], Awaitable[Current]]
     Kind.APPLICATION: _application,
     Kind.GROUP: _group,
     Kind.WEBHOOK: _webhook,
+    Kind.ALERT: _alert,
     Kind.KEY: _key,
 }

@@ -21,7 +21,7 @@ from gateway.model.errors import Forbidden, GatewayError, InvalidInput, RolloutE
 from gateway.store import applications, declared
 from gateway.store.database import Connection
 
-_OF_NO_PROJECT = (Kind.SERVER, Kind.REGISTRY, Kind.GROUP, Kind.WEBHOOK, Kind.KEY)
+_OF_NO_PROJECT = (Kind.SERVER, Kind.REGISTRY, Kind.GROUP, Kind.WEBHOOK, Kind.ALERT, Kind.KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ async def _is_at(connection: Connection, context: Context, object_id: str, serve
 
 async def _add_all(connection: Connection, context: Context, references: References, kind: Kind, made: Export) -> None:
     caller = context.caller
-    if (kind is not Kind.GROUP and caller.grants is not None) or (kind is Kind.KEY and not caller.is_global_admin):
+    if (kind not in {Kind.GROUP, Kind.ALERT} and caller.grants is not None) or (
+        kind is Kind.KEY and not caller.is_global_admin
+    ):
         return
     for object_id in await _ids(connection, references, kind):
         path = await path_of(connection, kind, object_id)

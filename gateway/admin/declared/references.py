@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from gateway.model.api_keys import Caller
+from gateway.model.api_keys import Caller, Grants
 from gateway.model.declared.objects import Declared, Kind, ObjectPath
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import DEFAULT, PRODUCTION
 from gateway.store import declared, groups, resource_owners
 from gateway.store.database import Connection
+from gateway.store.resource_owners import ResourceKind
 
 
 class References:
@@ -42,23 +43,23 @@ class References:
     async def visible(self, kind: Kind, ids: list[str]) -> list[str]:
         """Return those of these objects that the caller's key is for."""
         grants = self._caller.grants
-        if grants is None:
-            return ids
+        return ids if grants is None else [one for one in ids if await self._is_visible(kind, one, grants)]
+
+    async def _is_visible(self, kind: Kind, object_id: str, grants: Grants) -> bool:
         if kind is Kind.APPLICATION:
-            covered = await self.covered()
-            return [one for one in ids if one in covered]
+            return object_id in await self.covered()
         if kind is Kind.PROJECT:
-            shown = await resource_owners.select_projects(self.connection, grants)
-            return [one for one in ids if one in shown]
+            return object_id in await resource_owners.select_projects(self.connection, grants)
         if kind is Kind.ENVIRONMENT:
-            shown = await resource_owners.select_projects(self.connection, grants)
-            places = {one: await declared.select_place(self.connection, kind, one) for one in ids}
-            return [one for one, place in places.items() if place.inside in shown]
+            place = await declared.select_place(self.connection, kind, object_id)
+            return place.inside in await resource_owners.select_projects(self.connection, grants)
+        if kind is Kind.ALERT:
+            owner = await resource_owners.select_owner(self.connection, ResourceKind.ALERT, object_id)
+            return owner is not None and grants.covers(application_id=owner.application_id, project_id=owner.project_id)
         if kind is Kind.GROUP:
-            covered = await self.covered()
-            members = {one: await groups.select_member_ids(self.connection, one) for one in ids}
-            return [one for one, inside in members.items() if inside and covered.issuperset(inside)]
-        return ids
+            inside = await groups.select_member_ids(self.connection, object_id)
+            return bool(inside) and (await self.covered()).issuperset(inside)
+        return True  # what is closed to restricted keys says so when it is read
 
     async def covered(self) -> frozenset[str]:
         """Return the applications that a restricted key is for."""

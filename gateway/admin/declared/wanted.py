@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from gateway.admin import gates as gate_admin
 from gateway.admin.configuration_patch import is_setting
+from gateway.admin.declared.alerts import want_alert
 from gateway.admin.declared.current import (
     SERVER_SECRETS,
     Current,
@@ -49,8 +50,9 @@ def _held(current: State, name: str) -> str | None:
 def _secret(secrets: Secrets, form: Any, name: str, current: State, *, path: str | None = None) -> Secret | None:
     """Return the secret that a field of the form says, by its camelCase name without `From`."""
     attribute = "".join(f"_{sign.lower()}" if sign.isupper() else sign for sign in f"{name}From")
-    found = secrets.value(path or f"{name}From", getattr(form, attribute), _held(current, name))
-    return None if found is None else Secret(found)
+    where = getattr(form, attribute)
+    found = secrets.value(path or f"{name}From", where, _held(current, name))
+    return None if found is None else Secret(found, is_kept=where == UNCHANGED)
 
 
 def _variables(form: Any, secrets: Secrets, current: State) -> Variables | None:
@@ -220,12 +222,19 @@ async def _registry(_references: References, form: Any, secrets: Secrets, curren
     except InvalidInput as error:
         named = {"password": "passwordFrom", "secretAccessKey": "secretAccessKeyFrom"}
         raise InvalidInput(str(error), field=named.get(error.field or "", error.field)) from error
-    return registration_state(found)
+    state = registration_state(found)
+    return state | {
+        name: one for name, one in (("password", password), ("secretAccessKey", key)) if name in state and one
+    }
 
 
 async def _server(_references: References, form: Any, secrets: Secrets, current: Current) -> State:
     held = {name: _secret(secrets, form, name, current.state) for name in SERVER_SECRETS}
     return _present({"host": form.host, "description": form.description, **held})
+
+
+async def _alert(references: References, form: Any, secrets: Secrets, current: Current) -> State:
+    return await want_alert(references, form, secrets, current.state)
 
 
 async def _key(references: References, form: Any, _secrets: Secrets, _current: Current) -> State:
@@ -244,5 +253,6 @@ _WANTED: Mapping[Kind, Callable[[References, Any, Secrets, Current], Awaitable[S
     Kind.APPLICATION: _application,
     Kind.GROUP: _group,
     Kind.WEBHOOK: _webhook,
+    Kind.ALERT: _alert,
     Kind.KEY: _key,
 }

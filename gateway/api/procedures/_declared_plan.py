@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
 from gateway.admin.application_update import select_pending_changes
 from gateway.admin.context import Context
 from gateway.admin.declared import calls
@@ -12,7 +14,7 @@ from gateway.admin.declared.references import References, path_of
 from gateway.admin.declared.wanted import want
 from gateway.api.procedures._declared_session import Session
 from gateway.model.configuration_diff import Change
-from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in
+from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in, located
 from gateway.model.declared.secrets import dotted
 from gateway.model.declared.states import Difference, differences
 from gateway.model.errors import DatabaseUnavailable, Forbidden, GatewayError, InvalidInput
@@ -78,6 +80,8 @@ async def _plan(planning: _Planning, one: Declared) -> Planned:
             return await _plan_in(planning, one, connection)
     except DatabaseUnavailable:
         raise
+    except ValidationError as error:
+        return Planned(one.path, REFUSED, error=located(error, {}))
     except GatewayError as error:
         return Planned(one.path, REFUSED, error=error)
 
@@ -170,6 +174,9 @@ def _named(one: Declared) -> set[tuple[Kind, str]]:
         return server | {(Kind.APPLICATION, name) for name in follows_of(form)}
     if kind is Kind.GROUP:
         return {(Kind.APPLICATION, name) for name in form.members}
+    if kind is Kind.ALERT:
+        project = {(Kind.PROJECT, form.project)} if form.project else set()
+        return project | ({(Kind.APPLICATION, form.application)} if form.application else set())
     if kind is Kind.KEY:
         projects = {(Kind.PROJECT, name) for name in form.projects or ()}
         return projects | {(Kind.APPLICATION, name) for name in form.applications or ()}

@@ -21,6 +21,7 @@ from gateway.admin.declared.references import References
 from gateway.admin.declared.wanted import want
 from gateway.admin.privileges import limits_for
 from gateway.api.procedures import (
+    alert,
     application,
     application_adopt,
     application_deploy,
@@ -44,6 +45,7 @@ from gateway.model.slug import slug
 from gateway.store.database import Connection, joined
 
 _MODULES = (
+    alert,
     application,
     application_adopt,
     application_deploy,

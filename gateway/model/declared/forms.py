@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, create_model
 
+from gateway.model.alerts import EventKind
 from gateway.model.api_keys import ScopeName
 from gateway.model.configuration import Configuration
 from gateway.model.declared.secrets import Form, SecretFrom
@@ -203,6 +204,32 @@ class WebhookForm(Form):
     enabled: bool = True
 
 
+class AlertForm(Form):
+    """Who is told of what happens to applications: to all, or to those of a project, or to one."""
+
+    receiver: Literal["apprise", "webhook", "github", "gitlab", "gitea"]
+    address: Annotated[str, Field(max_length=20_000)] | None = None
+    """Of a host of source code. Those of apprise and webhook may have secrets: `addressFrom`."""
+    address_from: SecretFrom | None = None
+    secret_from: SecretFrom | None = None
+    """Of a webhook. Null: one is made, and printed once."""
+    token_from: SecretFrom | None = None
+    app_id: Annotated[str, Field(max_length=100)] | None = None
+    """Of a GitHub App, in place of a token."""
+    private_key_from: SecretFrom | None = None
+    repositories: Annotated[list[Annotated[str, Field(min_length=1, max_length=300)]], Field(max_length=100)] = []
+    """Whose commits are told. None: all that the token reaches."""
+    artifact_record: bool = False
+    application: ApplicationName | None = None
+    project: Name | None = None
+    events: Annotated[list[EventKind], Field(min_length=1, max_length=20)] | None = None
+    """Null: what is usual for the receiver; see docs/alerts.md."""
+    quiet_hours: Annotated[list[dict[str, Any]], Field(max_length=20)] = []
+    """When nothing is sent, as the windows of a gate; it is sent after that."""
+    allow_private: bool = False
+    enabled: bool = True
+
+
 class RegistryForm(Form):
     """A login for all images of a registry, or of a path in it."""
 
@@ -257,6 +284,7 @@ class DeclarationForm(Form):
     projects: dict[Name, ProjectForm] = {}
     groups: dict[Name, GroupForm] = {}
     webhooks: dict[Name, WebhookForm] = {}
+    alerts: dict[Name, AlertForm] = {}
     registries: dict[Name, RegistryForm] = {}
     servers: dict[Name, ServerForm] = {}
     keys: dict[Name, KeyForm] = {}

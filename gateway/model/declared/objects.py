@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from pydantic import ValidationError
 
 from gateway.model.declared.forms import (
+    AlertForm,
     ApplicationForm,
     DeclarationForm,
     EnvironmentForm,
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     APPLICATION = "application"
     GROUP = "group"
     WEBHOOK = "webhook"
+    ALERT = "alert"
     KEY = "key"
 
 
@@ -50,6 +52,7 @@ PLURALS: Mapping[str, Kind] = {
     "applications": Kind.APPLICATION,
     "groups": Kind.GROUP,
     "webhooks": Kind.WEBHOOK,
+    "alerts": Kind.ALERT,
     "keys": Kind.KEY,
 }
 FORMS: Mapping[Kind, Any] = {
@@ -60,6 +63,7 @@ FORMS: Mapping[Kind, Any] = {
     Kind.APPLICATION: ApplicationForm,
     Kind.GROUP: GroupForm,
     Kind.WEBHOOK: WebhookForm,
+    Kind.ALERT: AlertForm,
     Kind.KEY: KeyForm,
 }
 #: the field of a form with the objects inside

@@ -86,8 +86,8 @@ def secret_paths(form: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[
 
 #: fields whose keys are the user's own words
 _FREE = frozenset({
-    "applications", "projects", "environments", "groups", "webhooks", "registries", "servers", "keys", "gates", "env",
-    "labels", "rule", "settings", "members",
+    "applications", "projects", "environments", "groups", "webhooks", "alerts", "registries", "servers", "keys",
+    "gates", "env", "labels", "rule", "settings", "members",
 })  # fmt: skip
 
 

@@ -4,7 +4,7 @@ A field that has its default is left out. Secrets are in `Secret`, which shows n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -15,9 +15,13 @@ HIDDEN = "(secret)"
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret. Its value is shown nowhere."""
+    """A secret. Its value is shown nowhere.
+
+    One that is `kept` was not given again, so it must not go to another place than it was given for.
+    """
 
     value: str = field(repr=False)
+    is_kept: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,12 @@ def _plain(value: object) -> object:
     if isinstance(value, Variables):
         return {"variables": dict(value.values)}
     raise TypeError(type(value).__name__)
+
+
+def given(state: State, names: Iterable[str]) -> State:
+    """Return those of these secrets that were given again."""
+    found = {name: state.get(name) for name in names}
+    return {name: one for name, one in found.items() if isinstance(one, Secret) and not one.is_kept}
 
 
 def revealed(value: Any) -> Any:

@@ -203,3 +203,71 @@ async def test_a_webhook_keeps_its_path_and_its_secret_when_it_changes(declaring
     assert found.secret == secret
     (planned,) = (await declaring.plan({"webhooks": {"ci": {"source": "quay"}}}))["objects"]
     assert "keeps its source" in planned["error"]["message"]
+
+
+async def test_alerts_are_declared_without_their_addresses(declaring: Declaring) -> None:
+    document: dict[str, Any] = {
+        "applications": {"web": {"dockerImage": "acme/web:1"}},
+        "projects": {"shop": {}},
+        "alerts": {
+            "log": {"receiver": "webhook", "addressFrom": {"env": "URL"}, "project": "shop", "events": ["failed"]},
+            "commits": {"receiver": "github", "tokenFrom": {"env": "TOKEN"}, "repositories": ["acme/*"]},
+            "web": {"receiver": "gitea", "address": "https://git.example.com/", "tokenFrom": {"env": "T"},
+                    "application": "web"},
+        },
+    }  # fmt: skip
+    declaring.secrets = {"alerts.log.addressFrom": "https://hooks.example.com/hidden-1"}
+    applied = await declaring.apply(document)
+    assert applied["alerts.log"]["printed"]["secret"].startswith("whsec_")
+    assert not (await declaring.plan(document))["differs"]
+    exported = (await declaring.web.query("declaration.export"))["document"]
+    assert "hidden-1" not in str(exported)
+    assert exported["alerts"]["web"]["address"] == "https://git.example.com"
+    assert not (await declaring.plan(exported))["differs"]
+    declaring.secrets["alerts.log.addressFrom"] = "https://hooks.example.com/hidden-2"
+    document["alerts"]["log"] |= {"enabled": False, "quietHours": [{"start": "22:00", "duration": "8h", "zone": "UTC"}]}
+    del document["alerts"]["log"]["events"], document["alerts"]["commits"]
+    changed = await declaring.apply(document, prune=True)
+    assert {name: one["action"] for name, one in changed.items()} == {
+        "alerts.log": "changed",
+        "alerts.commits": "removed",
+    }
+    assert not (await declaring.plan(document, prune=True))["differs"]
+    document["alerts"]["log"]["receiver"] = "apprise"
+    (refused,) = [one for one in (await declaring.plan(document))["objects"] if one["error"]]
+    assert refused["path"] == ["alerts", "log"]
+
+
+async def test_a_secret_that_is_only_kept_does_not_go_elsewhere(declaring: Declaring) -> None:
+    ours, theirs = "https://git.example.com", "https://elsewhere.example.com"
+    document: dict[str, Any] = {
+        "alerts": {"git": {"receiver": "gitea", "address": ours, "tokenFrom": {"env": "T"}}},
+        "registries": {"own": {"registryUrl": "ghcr.io", "username": "me", "passwordFrom": {"env": "P"}}},
+        "applications": {"web": {"dockerImage": "ghcr.io/a/b:1", "registryUrl": "ghcr.io", "username": "me",
+                                 "passwordFrom": {"env": "P"}}},
+    }  # fmt: skip
+    await declaring.apply(document)
+    moved = {
+        "alerts": {"git": {**document["alerts"]["git"], "address": theirs, "tokenFrom": "unchanged"}},
+        "registries": {"own": {**document["registries"]["own"], "registryUrl": "quay.io", "passwordFrom": "unchanged"}},
+        "applications": {"web": {**document["applications"]["web"], "registryUrl": "quay.io",
+                                 "passwordFrom": "unchanged"}},
+    }  # fmt: skip
+    refused = (await declaring.plan(moved))["objects"]
+    assert [(one["path"][0], one["action"]) for one in refused] == [
+        ("registries", "refused"),
+        ("applications", "refused"),
+        ("alerts", "refused"),
+    ]
+    for one in refused:
+        current = await declaring.plan(document)
+        (version,) = [each["version"] for each in current["objects"] if each["path"] == one["path"]]
+        status, answer = await declaring.apply_one(moved, {**one, "version": version})
+        assert status == 400, answer
+    given_again = {
+        plural: {name: {**form, **{field: document[plural][name][field] for field in form if field.endswith("From")}}
+                 for name, form in forms.items()}
+        for plural, forms in moved.items()
+    }  # fmt: skip
+    await declaring.apply(given_again)
+    assert not (await declaring.plan(given_again))["differs"]
