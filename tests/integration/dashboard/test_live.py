@@ -121,6 +121,7 @@ async def test_the_first_observation_of_all_is_told(visitor: Visitor) -> None:
     application_id = await visitor.web.application("registry.example/web:v1")
     async with tab(visitor) as one:
         await one.until("everything")
+        await one.until("everything")  # from here on, the listener knows what there was
         async with visitor.web.pool.acquire() as connection:
             await connection.execute(
                 "INSERT INTO observations (application_id, state) VALUES ($1, 'running')", application_id
