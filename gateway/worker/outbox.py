@@ -23,7 +23,8 @@ from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.gates.window import Rule, is_open, next_opening
 from gateway.model.alerts import FOR_PEOPLE, EventKind
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Unavailable, storable_text
+from gateway.model.sanitize import safe_line
 from gateway.notify import people, receivers
 from gateway.notify.http import Sender, open_sender
 from gateway.notify.receiver import Delivery, Receipt, Undelivered
@@ -44,6 +45,7 @@ _PAUSE = 0.02  # seconds between two claims
 _SHORTEST, _LONGEST = 2.0, 1800.0  # seconds between attempts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0  # seconds for which a receiver that is down is left alone
 _MOST_DOUBLINGS = 16
+_LONGEST_ERROR = 1000  # characters
 _MOST_REFUSALS = 12  # attempts at what the receiver refuses, which is not down
 _SETTINGS_INTERVAL = 3600.0  # seconds
 _BOUNDS_INTERVAL = 30.0  # seconds
@@ -197,7 +199,7 @@ class OutboxWorker:
 
     async def _failed(self, claimed: ClaimedDelivery, delivery: Delivery, error: Undelivered) -> None:
         """Postpone the delivery or give it up; pause its receiver where others would not get through either."""
-        alert_id, text = claimed.alert.alert_id, str(error)[:1000]
+        alert_id, text = claimed.alert.alert_id, storable_text(safe_line(str(error)))[:_LONGEST_ERROR]
         ends = error.final or error.gone or (not (error.down or error.waits) and claimed.attempts >= _MOST_REFUSALS)
         delay = max(error.retry_after or 0.0, _jittered(_SHORTEST, claimed.attempts, _LONGEST))
         too_far = claimed.queued_at + LONGEST_WAIT < datetime.now(UTC) + timedelta(seconds=delay)

@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.jwk import RSAKey
 
 from gateway.model.alerts import EventKind, Occurrence
+from gateway.model.api_keys import Permission
 from gateway.model.commits import REVISION, SOURCE
 from gateway.store import outbox
 from gateway.store.database import transaction
 from gateway.worker import outbox as worker
+from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.integration.worker.test_outbox import settled
 from tests.support.api_client import VAULT, Web
 from tests.support.code_hosts import TOKEN, CodeHost, a_code_host
@@ -159,6 +161,30 @@ async def test_an_app_gets_a_token_for_one_repository_with_the_least_rights(web:
     assert host.permissions == {"deployments": "write", "statuses": "write", "artifact_metadata": "write"}
     assert len(host.tokens) == 1
     assert host.states("record") == ["deployed"]
+
+
+async def test_a_restricted_key_does_not_send_a_token_elsewhere_than_whoever_set_it(web: Web, host: CodeHost) -> None:
+    application_id = await web.application("acme/web")
+    alert_id = await an_alert(web, host, "gitea", applicationId=application_id, repositories=["acme/web"])
+    key, _ = await a_key(web, application_id, permission=Permission.ADMIN)
+    async with asking_with(web, key):
+        status, answer = await web.post("/api/alert.update", {"alertId": alert_id, "repositories": []})
+        assert status == 403, answer
+        await web.mutate("alert.update", alertId=alert_id, enabled=False)
+
+
+async def test_what_a_host_says_is_shown_harmless(web: Web, host: CodeHost) -> None:
+    async def disturb(_request: http.Request) -> http.Response:
+        return http.json_response({"message": "no\x00\x1b[2J\ud800"}, status=422)
+
+    host.disturb = disturb
+    application_id = await web.application("acme/web")
+    alert_id = await an_alert(web, host, "gitea")
+    await tell(web, application_id, EventKind.SUCCEEDED, source=f"{host.url}/acme/web")
+    async with delivering(web.pool, VAULT):
+        found = await settled(web, alert_id, waiting=0)
+    assert "\x1b" not in found["lastError"]
+    assert (await web.query("alert.deliveries", alertId=alert_id))[0]["state"] == "failed"
 
 
 async def test_a_wrong_token_is_said_and_pauses_the_host_alone(web: Web, host: CodeHost) -> None:
