@@ -1,10 +1,15 @@
 """Fixtures of the whole suite, each in a module of its own."""
 
+import gc
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import structlog
+
+# Each worker imports and collects all tests. What that makes stays to the end, so nobody need look for garbage in it.
+gc.disable()
 
 pytest_plugins = (
     "tests.support.leftovers",
@@ -41,6 +46,15 @@ _SLOW_FIRST = (
     "integration/",
     "docs/",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import re
 from base64 import b64encode
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ from gateway.api.rpc.openapi import document
 from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
 
-REST = document(PROCEDURES, Surface.REST, base="", version="1")
-TRPC = document(PROCEDURES, Surface.TRPC, base="", version="1")
 KNOWN_WORDS = {
     "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "exclusiveMaximum",
     "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
     "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type", "uniqueItems", "x-kept",
 }  # fmt: skip
+
+
+@cache
+def the_document(surface: Surface) -> dict[str, Any]:
+    """Return what takes a second to make: not while tests are collected, which each worker does."""
+    return document(PROCEDURES, surface, base="", version="1")
+
+
+rest, trpc = partial(the_document, Surface.REST), partial(the_document, Surface.TRPC)
 
 
 def operation(of: dict[str, Any], name: str) -> dict[str, Any]:
@@ -52,8 +60,9 @@ def schemas_in(value: Any) -> list[dict[str, Any]]:
     return here + [one for each in value.values() for one in schemas_in(each)]
 
 
-@pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
-def test_the_document_has_only_json_schema_keywords_and_resolvable_references(described: dict[str, Any]) -> None:
+@pytest.mark.parametrize("surface", Surface)
+def test_the_document_has_only_json_schema_keywords_and_resolvable_references(surface: Surface) -> None:
+    described = the_document(surface)
     found = schemas_in(described) + list(described["components"]["schemas"].values())
     assert len(found) > 500
     assert set().union(*found) <= KNOWN_WORDS
@@ -62,7 +71,7 @@ def test_the_document_has_only_json_schema_keywords_and_resolvable_references(de
 
 
 def test_the_fields_of_an_application_are_those_that_are_sent() -> None:
-    made, changed = body(REST, "application.create"), body(REST, "application.update")
+    made, changed = body(rest(), "application.create"), body(rest(), "application.update")
     assert made["required"] == ["name"]
     assert changed["required"] == ["applicationId"]
     for column in ("dockerImage", "memoryLimit", "replicas", "ports", "volumes", "labelsSwarm", "previewPort"):
@@ -74,7 +83,7 @@ def test_the_fields_of_an_application_are_those_that_are_sent() -> None:
 
 def test_client_generators_find_what_they_read() -> None:
     """Of dokli: a path of two words, a body that is an object by itself, a query of plain values."""
-    for path, methods in REST["paths"].items():
+    for path, methods in rest()["paths"].items():
         (method, one), *_ = methods.items()
         assert re.fullmatch(r"/[a-zA-Z]+\.[a-zA-Z]+", path)
         assert one["operationId"] == path[1:].replace(".", "-")
@@ -83,20 +92,22 @@ def test_client_generators_find_what_they_read() -> None:
         else:
             for parameter in one["parameters"]:
                 assert parameter["schema"].get("type") in {"string", "integer", "number", "boolean", None}
-    assert REST["components"]["securitySchemes"] == {"apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+    assert rest()["components"]["securitySchemes"] == {
+        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}
+    }
 
 
 def test_an_empty_answer_has_no_schema_and_a_row_has_its_own() -> None:
-    assert "content" not in operation(REST, "application.redeploy")["responses"]["200"]
-    shown = operation(REST, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    assert "content" not in operation(rest(), "application.redeploy")["responses"]["200"]
+    shown = operation(rest(), "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
     assert shown == {"items": {"$ref": "#/components/schemas/QueuedDeployment"}, "type": "array"}
-    wrapped = operation(TRPC, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    wrapped = operation(trpc(), "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
     assert wrapped["properties"]["result"]["properties"]["data"]["properties"]["json"] == shown
 
 
 async def test_rest_returns_the_document_bare_and_trpc_wrapped(web: Web) -> None:
     status, bare = await web.get("/api/settings.getOpenApiDocument")
-    assert (status, bare["openapi"], bare["paths"].keys()) == (200, "3.1.0", REST["paths"].keys())
+    assert (status, bare["openapi"], bare["paths"].keys()) == (200, "3.1.0", rest()["paths"].keys())
     assert bare == await web.query("settings.getOpenApiDocument")
     other = await web.query("settings.getOpenApiDocument", surface="trpc")
     assert other["servers"] == [{"url": "/api/trpc"}]
@@ -104,7 +115,7 @@ async def test_rest_returns_the_document_bare_and_trpc_wrapped(web: Web) -> None
 
 def test_docs_api_md_is_up_to_date() -> None:
     kept = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    assert kept == render.render_markdown(REST), "make api writes it anew"
+    assert kept == render.render_markdown(rest()), "make api writes it anew"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/docs"])
@@ -138,7 +149,7 @@ def test_no_default_is_an_object() -> None:
             return isinstance(within.get("default"), dict) + sum(map(objects, within.values()))
         return sum(map(objects, within)) if isinstance(within, list) else 0
 
-    assert [objects(REST), objects(TRPC)] == [0, 0]
+    assert [objects(rest()), objects(trpc())] == [0, 0]
 
 
 _OLD_WORDS = re.compile(
@@ -157,14 +168,14 @@ def texts_in(value: Any) -> list[str]:
     return here + [one for each in value.values() for one in texts_in(each)]
 
 
-@pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
-def test_descriptions_use_the_words_of_the_glossary(described: dict[str, Any]) -> None:
-    assert {text for text in texts_in(described) if _OLD_WORDS.search(text)} == set()
+@pytest.mark.parametrize("surface", Surface)
+def test_descriptions_use_the_words_of_the_glossary(surface: Surface) -> None:
+    assert {text for text in texts_in(the_document(surface)) if _OLD_WORDS.search(text)} == set()
 
 
 @pytest.mark.parametrize("name", PROCEDURES)
 def test_each_summary_is_one_imperative_sentence(name: str) -> None:
-    summary = operation(REST, name)["summary"]
+    summary = operation(rest(), name)["summary"]
     verbs = (
         "Adopt|Approve|Cancel|Check|Create|Defer|Delete|Disable|Do|Enable|List|Mount|Move|Publish|Queue|Redeploy|"
         "Register|Reject|Remove|Replace|Replay|Return|Revoke|Search|Set|Store|Subscribe|Test|Update"
@@ -174,12 +185,12 @@ def test_each_summary_is_one_imperative_sentence(name: str) -> None:
 
 def test_a_description_stands_where_pages_and_client_generators_read_it() -> None:
     """Beside the choices of a field, not inside one of them."""
-    for schema in schemas_in(REST):
+    for schema in schemas_in(rest()):
         assert not [one for one in schema.get("anyOf", ()) if "description" in one]
 
 
 def test_docs_api_md_describes_query_parameters() -> None:
-    page = render.render_markdown(REST)
+    page = render.render_markdown(rest())
     chapter = page.partition("### application.all\n")[2].partition("### ")[0]
     assert "| `limit` | integer | Maximum number of rows, newest first. Default: 1000. |" in chapter
 
@@ -187,6 +198,6 @@ def test_docs_api_md_describes_query_parameters() -> None:
 @pytest.mark.parametrize("page", ["api.md", "api.html"])
 def test_the_variables_of_the_examples_are_explained(page: str) -> None:
     template = (Path(render.__file__).parent / "templates" / page).read_text(encoding="utf-8")
-    named = set(re.findall(r"\$[A-Z]+", render.render_markdown(REST)))
+    named = set(re.findall(r"\$[A-Z]+", render.render_markdown(rest())))
     assert named == {"$GATEWAY", "$KEY"}
     assert named <= set(re.findall(r"\$[A-Z]+", template))
