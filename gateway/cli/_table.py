@@ -22,8 +22,10 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: i
     if width is not None and _total(_widths(table)) > width:
         table = [[_short(cell) for cell in row] for row in table]
     wide = _widths(table)
-    while width is not None and _total(wide) > width and max(wide) > _LEAST:
-        widest = max(range(len(wide)), key=lambda number: wide[number])
+    # An id stays in one piece, so that it can be copied.
+    foldable = [number for number in range(len(wide)) if not any(isinstance(row[number], Id) for row in rows)]
+    while width is not None and _total(wide) > width and max((wide[number] for number in foldable), default=0) > _LEAST:
+        widest = max(foldable, key=lambda number: wide[number])
         wide[widest] -= min(_total(wide) - width, wide[widest] - _LEAST, max(1, wide[widest] // 8))
     lines: list[str] = []
     for row in table:
