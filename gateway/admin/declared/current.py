@@ -1,6 +1,6 @@
 """What is there: each object as flat fields, in the words of a declaration."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from gateway.store import (
     groups,
     projects,
     registries,
+    resource_owners,
     servers,
     subscriptions,
 )
@@ -79,6 +80,15 @@ def _secret(value: str | None) -> Secret | None:
     return Secret(value) if value else None
 
 
+async def names_of(connection: Connection, context: Context, application_ids: Collection[str]) -> dict[str, str]:
+    """Return the full names of those of these applications that the caller's key is for, by id."""
+    if not application_ids:
+        return {}
+    if (grants := context.caller.grants) is not None:
+        application_ids = await resource_owners.select_covered(connection, grants) & set(application_ids)
+    return await declared.select_full_names(connection, application_ids)
+
+
 # -- gates and subscriptions, which belong to another object
 
 
@@ -95,7 +105,7 @@ async def _gates(
     """Return the owner's own gates as flat fields by name, and their ids."""
     own = [one for one in await gates.select_gates(connection, context.vault, owner) if one.level is owner.level]
     followed = [str(one.rule["follows"]) for one in own if one.kind == "promotion" and "follows" in one.rule]
-    names = await declared.select_full_names(connection, followed) if followed else {}
+    names = await names_of(connection, context, followed)
     return {one.name: _gate(one, names) for one in own}, {f"gates.{one.name}": one.gate_id for one in own}
 
 
@@ -183,7 +193,9 @@ async def _application(connection: Connection, context: Context, object_id: str)
     own, gate_ids = await _gates(connection, context, Owner(Level.APPLICATION, object_id))
     rows = [one for one in await subscriptions.select_subscriptions(connection, object_id) if not one.from_image]
     subscribed, subscription_ids = _subscriptions(rows)
-    server = found.server_id and (await servers.select_server(connection, context.vault, found.server_id)).name
+    server = found.server_id
+    if server is not None and context.caller.grants is None:  # servers are closed to restricted keys
+        server = (await servers.select_server(connection, context.vault, server)).name
     reconcile = await declared.select_reconcile(connection, object_id)
     state = application_state(found) | _present({"server": server, "subscriptions": subscribed, "gates": own})
     if reconcile is not None:

@@ -1,7 +1,7 @@
 """The plan of a declaration: each difference is tried in a transaction that is undone."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -48,6 +48,9 @@ class _Planning:
     done: dict[ObjectPath, Planned]
     ids: dict[tuple[Kind, str], ObjectPath]
     until: float
+    by_path: Mapping[ObjectPath, Declared]
+    #: the objects by what others may call them
+    by_name: Mapping[tuple[Kind, str], Sequence[Declared]]
 
 
 async def plan(
@@ -60,7 +63,21 @@ async def plan(
     prune: bool = False,
 ) -> list[Planned]:
     """Return what applying the objects changes, in order; `project` limits it to that one. Nothing is changed."""
-    planning = _Planning(context, objects, secrets, declaration, {}, {}, time.monotonic() + _LONGEST)
+    by_name: dict[tuple[Kind, str], list[Declared]] = {}
+    for one in objects:
+        for name in {one.path.name, one.path.full_name}:
+            by_name.setdefault((one.path.kind, name), []).append(one)
+    planning = _Planning(
+        context,
+        objects,
+        secrets,
+        declaration,
+        done={},
+        ids={},
+        until=time.monotonic() + _LONGEST,
+        by_path={one.path: one for one in objects},
+        by_name=by_name,
+    )
     for one in objects:
         if project is None or is_in(one.path, project):
             planning.done[one.path] = await _plan(planning, one)
@@ -134,36 +151,37 @@ async def pending_of(session: Session, path: ObjectPath, current: Current | None
 
 async def _prepare(planning: _Planning, session: Session, one: Declared) -> None:
     """Apply what the object stands in, and make what it names and the declaration is about to make."""
-    for other in planning.objects:
-        if other.path not in _around(one.path) or other.path not in planning.done:
+    for around in _around(one.path):
+        if around not in planning.done:
             continue
-        before = planning.done[other.path]
+        other, before = planning.by_path[around], planning.done[around]
         if before.error is not None:
             raise InvalidInput(f"{other.path} is refused, so this was not tried")
         if before.action != UNCHANGED:
             found = await session.current(other.path)
             await session.apply(other, secrets_of(other.path, planning.secrets), found)
-    named = _named(one)
-    for other in planning.objects:
-        if _is_named(other.path, named) and await session.references.find(other.path) is None:
-            await _make(planning, session, other)
+    for name in _named(one):
+        for other in planning.by_name.get(name, ()):
+            if await session.references.find(other.path) is None:
+                await _make(planning, session, other)
 
 
 async def _make(planning: _Planning, session: Session, other: Declared) -> None:
     if other.path.kind is not Kind.APPLICATION:
         await session.apply(other, secrets_of(other.path, planning.secrets), None)
         return
-    for around in planning.objects:
-        if around.path in _around(other.path) and await session.references.find(around.path) is None:
-            await session.apply(around, secrets_of(around.path, planning.secrets), None)
+    for around in _around(other.path):
+        if around in planning.by_path and await session.references.find(around) is None:
+            await session.apply(planning.by_path[around], secrets_of(around, planning.secrets), None)
     await session.make_bare(other.path)
 
 
-def _around(path: ObjectPath) -> set[ObjectPath]:
+def _around(path: ObjectPath) -> list[ObjectPath]:
+    """Return the project, and then the environment, that an object is in."""
     if path.project is None:
-        return set()
-    above = {ObjectPath(Kind.PROJECT, path.project)}
-    return above if path.environment is None else above | {ObjectPath(Kind.ENVIRONMENT, path.environment, path.project)}
+        return []
+    above = [ObjectPath(Kind.PROJECT, path.project)]
+    return above if path.environment is None else [*above, ObjectPath(Kind.ENVIRONMENT, path.environment, path.project)]
 
 
 def _named(one: Declared) -> set[tuple[Kind, str]]:
@@ -181,12 +199,6 @@ def _named(one: Declared) -> set[tuple[Kind, str]]:
         projects = {(Kind.PROJECT, name) for name in form.projects or ()}
         return projects | {(Kind.APPLICATION, name) for name in form.applications or ()}
     return set()
-
-
-def _is_named(path: ObjectPath, named: Iterable[tuple[Kind, str]]) -> bool:
-    return (path.kind, path.name) in named or (
-        path.kind is Kind.APPLICATION and (Kind.APPLICATION, path.full_name) in named
-    )
 
 
 # -- removals

@@ -14,6 +14,7 @@ _PORT = re.compile(r"(?:(?:(?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<publish
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _VOLUME_OPTIONS = frozenset({"ro", "rw", "z", "Z", "cached", "delegated", "consistent"})
 _MOST_PORTS = 1000
+_LONGEST_WORD = 200  # characters of a port or a duration
 _LAST_PORT = 65535
 
 
@@ -65,7 +66,8 @@ def number(given: Any, field: str) -> int:
 def nanoseconds(given: Any, field: str) -> int:
     """Return a duration such as 1m30s. Raises InvalidInput."""
     text = str(given)
-    found = _DURATION.findall(text)
+    # Each number would be looked at from each of its digits: what is so long is none.
+    found = _DURATION.findall(text) if len(text) <= _LONGEST_WORD else []
     if isinstance(given, bool) or not found or "".join(f"{size}{unit}" for size, unit in found) != text:
         raise InvalidInput(f"{text[:80]!r} is not a duration, for example 1m30s", field=field)
     return round(sum(float(size) * _UNITS[unit] for size, unit in found))
@@ -96,7 +98,7 @@ def ports(given: Any, field: str, name: str, notes: list[str]) -> list[dict[str,
 
 
 def _short_port(given: Any, field: str) -> tuple[str, str, dict[str, Any]]:
-    found = _PORT.fullmatch(str(given))
+    found = _PORT.fullmatch(str(given)) if len(str(given)) <= _LONGEST_WORD else None
     if found is None or isinstance(given, bool):
         raise InvalidInput(f"{str(given)[:80]!r} is not a port, for example 8080:80", field=field)
     more = {"protocol": found["protocol"]} if found["protocol"] not in {None, "tcp"} else {}

@@ -218,16 +218,17 @@ def _followed_first(objects: Iterable[Declared]) -> list[Declared]:
         if one.path.kind is Kind.APPLICATION:
             named.setdefault(one.path.name, one)
             named[one.path.full_name] = one
-    done: dict[int, Declared] = {}
+    done: dict[ObjectPath, Declared] = {}
     for one in pending:
-        chain = [one]
+        chain, inside = [one], {one.path}
         while chain[-1].path.kind is Kind.APPLICATION:
-            ahead = [named[each] for each in follows_of(chain[-1].form) if each in named]
-            if not ahead or any(ahead[0] is each for each in chain):
+            ahead = next((named[each] for each in follows_of(chain[-1].form) if each in named), None)
+            if ahead is None or ahead.path in inside or ahead.path in done:
                 break
-            chain.append(ahead[0])
+            chain.append(ahead)
+            inside.add(ahead.path)
         for each in reversed(chain):
-            done.setdefault(id(each), each)
+            done.setdefault(each.path, each)
     return list(done.values())
 
 

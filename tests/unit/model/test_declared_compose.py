@@ -149,6 +149,8 @@ def test_a_key_that_is_not_carried_is_named(text: str, said: str) -> None:
         ("services: {web: {image: x, secrets: [s]}}", "services.web.secrets", "there is no 's'"),
         ("services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}", "services.a.depends_on",
          "circle"),
+        (f"services: {{web: {{image: x, stop_grace_period: '{'1' * 500_000}'}}}}", "services.web.stop_grace_period",
+         "not a duration"),
         ("services: {web: {image: x, stop_grace_period: soon}}", "services.web.stop_grace_period", "not a duration"),
     ],
 )  # fmt: skip
