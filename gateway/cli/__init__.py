@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "logout": ("contexts", "logout"),
     "contexts": ("contexts", "contexts"),
     "projects": ("projects", "projects"),
+    "doctor": ("doctor", "doctor"),
     "completion": ("manual", "completion"),
     "man": ("manual", "man"),
     "migrate": ("serve", "migrate"),

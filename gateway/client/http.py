@@ -43,7 +43,7 @@ class HttpGateway(Gateway):
     ) -> None:
         """Without a key, the connection leads to the socket of a gateway on this host."""
         self.place, self.is_local = place, key is None
-        self._connection, self._path = connection, path
+        self._connection, self.path = connection, path
         self._headers = _headers(key, command)
         self._used_at = 0.0
 
@@ -62,7 +62,7 @@ class HttpGateway(Gateway):
 
     async def answer(self, procedure: str, given: Mapping[str, Any] | None = None) -> Answer:
         body = json.dumps(given or {}).encode()
-        status, headers, answered = await self.exchange("POST", f"{self._path}/api/{procedure}", body)
+        status, headers, answered = await self.exchange("POST", f"{self.path}/api/{procedure}", body)
         self.version = headers.get("x-gateway-version", self.version)
         if status == http.client.OK:
             return Answer(self._parse(answered, status) if answered.strip() else None, headers)

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -119,18 +120,34 @@ async def require_current(pool: Pool, *, on_empty: Callable[[], None]) -> None:
 
     An empty database is given the schema, after `on_empty`. Raises Unavailable for an older or a newer one.
     """
+    state, _ = await standing(pool)
+    if state is Standing.EMPTY:
+        on_empty()
+        await migrate(pool, shipped())
+    elif state is Standing.OLDER:
+        raise Unavailable(
+            "the database has the schema of an older version. Start this version's gateway, which migrates it, or run: "
+            "gateway migrate. To use the older gateway that serves it, use its command line"
+        )
+
+
+class Standing(Enum):
+    """What a database has of the schema that this program knows."""
+
+    EMPTY = auto()
+    OLDER = auto()
+    CURRENT = auto()
+
+
+async def standing(pool: Pool) -> tuple[Standing, list[Migration]]:
+    """Return what a database has, and what it lacks. Raises Unavailable for a newer one, and for a changed one."""
     wanted = shipped()
     async with pool.acquire() as connection:
         older = await _has_former_numbers(connection, wanted)
         missing = await _missing(connection, wanted)
     if not older and len(missing) == len(wanted):
-        on_empty()
-        await migrate(pool, wanted)
-    elif older or missing:
-        raise Unavailable(
-            "the database has the schema of an older version. Start this version's gateway, which migrates it, or run: "
-            "gateway migrate. To use the older gateway that serves it, use its command line"
-        )
+        return Standing.EMPTY, missing
+    return (Standing.OLDER if older or missing else Standing.CURRENT), missing
 
 
 async def select_newer(connection: Connection, known: Collection[int] | None = None) -> int | None:
