@@ -161,6 +161,10 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 cli: $(READY) ## Write docs/cli.md.
 	@$(BIN)/gateway man --format markdown > docs/cli.md
 
+.PHONY: wheel-test
+wheel-test: setup ## Install the wheel by pip alone into an empty environment, and run the demonstration and the server there.
+	@$(BIN)/python -m tests.scripts.wheel
+
 .PHONY: api
 api: $(READY) ## Write docs/api.md.
 	@$(BIN)/gateway api --format markdown > docs/api.md
