@@ -1,5 +1,6 @@
 """Tests of declaration.*: plan, apply and export on a real database."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -271,3 +272,11 @@ async def test_a_secret_that_is_only_kept_does_not_go_elsewhere(declaring: Decla
     }  # fmt: skip
     await declaring.apply(given_again)
     assert not (await declaring.plan(given_again))["differs"]
+
+
+async def test_of_two_that_make_the_same_object_at_once_one_is_refused(declaring: Declaring) -> None:
+    document = {"applications": {"web": {"dockerImage": "acme/web:1"}}}
+    (planned,) = (await declaring.plan(document))["objects"]
+    both = await asyncio.gather(*(declaring.apply_one(document, planned) for _ in range(2)))
+    assert sorted(status for status, _ in both) == [200, 409]
+    assert await declaring.web.count("applications") == 1

@@ -30,7 +30,7 @@ _VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=8,
 )
-_QUIET = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+_QUIET = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
 
 @_QUIET
