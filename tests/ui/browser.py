@@ -18,7 +18,7 @@ _ARGUMENTS = [
 ]
 _AXE = Path("tests/clients/node_modules/axe-core/axe.min.js")
 #: in messages of requests that fail as they should
-_EXPECTED = ("status of 4", "ERR_", "htmx:")
+_EXPECTED = ("status of 4", "Status Error Code 4", "ERR_", "htmx:")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 

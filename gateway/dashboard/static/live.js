@@ -25,8 +25,16 @@
   const isTyping = (element) =>
     element.contains(document.activeElement) && /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
 
+  // A form that is sent leads to another page: what this one shows may be gone meanwhile.
+  let leaving = false;
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    leaving = true;
+    setTimeout(() => { leaving = false; }, 10000);
+  });
+
   const fetchAgain = (element) => {
-    if (waiting.has(element)) return;
+    if (waiting.has(element) || leaving) return;
     const since = Date.now() - (fetched.get(element) || 0);
     waiting.set(element, setTimeout(() => {
       waiting.delete(element);
@@ -100,10 +108,13 @@
     }
   });
   window.addEventListener("online", () => { disconnect(); delay = 1000; connect(); });
-  // Of a signed-out person, nothing is fetched into the page: the whole page goes to the sign-in.
+  // Nothing is fetched into the page of a signed-out person, which goes to the sign-in; nor of what is gone, which says so.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (isTyping(event.detail.target)) event.detail.shouldSwap = false;
-    if (event.detail.xhr.status === 401) { event.detail.shouldSwap = false; window.location.reload(); }
+    if ([401, 403, 404].includes(event.detail.xhr.status)) {
+      event.detail.shouldSwap = false;
+      if (!leaving) window.location.reload();
+    }
   });
 
   // -- times

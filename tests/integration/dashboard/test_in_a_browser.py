@@ -49,5 +49,11 @@ async def test_a_person_signs_in_creates_an_application_and_sees_its_push_by_key
     await page.click(".pending li a")
     await page.click("button:text-is('Cancel')")
     await page.wait_for_selector(".state-cancelled")
+    (made,) = await web.query("application.all")
+    await page.goto(str(web.client.make_url(f"/dashboard/applications/{made['applicationId']}")))
+    await page.wait_for_selector("#live:text-is('live')")
+    await web.mutate("application.delete", applicationId=made["applicationId"])
+    await page.wait_for_selector("h1:text-is('It did not work')")
+    assert "not found" in await page.inner_text("[role=alert]"), "what is gone is not shown any more"
     await page.click("button:text-is('Sign out')")
     await page.wait_for_url("**/dashboard/sign-in")
