@@ -64,6 +64,7 @@ async def test_a_rollback_restores_the_adopted_container(host: Host, pushes: Pus
     assert forward.status is Status.SUCCEEDED
 
 
+@pytest.mark.long
 async def test_an_adopted_container_that_is_no_longer_kept_is_recreated(host: Host, pushes: Pushes) -> None:
     found = await host.run(Env=["A=1"])
     application = await host.adopt()
@@ -192,6 +193,7 @@ async def test_a_container_recreated_by_compose_is_adopted_again(host: Host, pus
     assert f"Compose created {host.name} again: it was adopted as it is now" in details
 
 
+@pytest.mark.long
 async def test_a_container_recreated_from_a_compose_built_image_is_adopted_too(host: Host, pushes: Pushes) -> None:
     built = {name: value for name, value in COMPOSE.items() if not name.endswith("-number")}
     await push(Image("built", config={"Labels": built}), pushes.name())
@@ -213,6 +215,7 @@ async def test_a_container_recreated_from_a_compose_built_image_is_adopted_too(h
     assert (await host.inspect())["Id"] == by_hand
 
 
+@pytest.mark.long
 async def test_a_container_recreated_from_another_image_changes_the_applications_image(
     host: Host, pushes: Pushes
 ) -> None:
@@ -273,7 +276,8 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
     assert (await host.inspect())["Image"] == found["Image"]
 
 
-@pytest.mark.parametrize("published", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("published", [False, True])
 async def test_dependents_are_recreated_on_the_replacement(host: Host, pushes: Pushes, *, published: bool) -> None:
     ports = {"PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}} if published else {}
     holder = await host.run(HostConfig=ports)

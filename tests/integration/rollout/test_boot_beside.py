@@ -123,6 +123,7 @@ async def test_a_version_that_uses_its_network_while_it_boots_is_started_once_th
     assert await _leftovers(app) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["own"], indirect=True)
 async def test_a_version_that_listens_only_where_it_boots_is_started_once_the_old_one_has_stopped(
     network: str, app: DeployedApp, pushes: Pushes
@@ -167,6 +168,7 @@ async def test_a_version_after_one_that_booted_at_once_boots_while_the_old_one_s
     assert len(await app.containers()) == 2
 
 
+@pytest.mark.long
 async def test_a_version_that_uses_its_network_too_early_is_started_again_and_the_next_ones_do_not_try(
     app: DeployedApp, pushes: Pushes, port: int, quick: None
 ) -> None:
@@ -200,6 +202,7 @@ async def test_a_version_that_ends_after_it_has_joined_is_put_back(
     assert await _leftovers(app) == []
 
 
+@pytest.mark.long
 async def test_a_version_that_the_engine_does_not_let_join_is_started(
     app: DeployedApp, pushes: Pushes, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +227,7 @@ async def test_a_version_that_the_engine_does_not_let_join_is_started(
     [
         pytest.param(isolation.IsolatedBoot, "start", id="off its network", marks=pytest.mark.long),
         pytest.param(isolation.IsolatedBoot, "check", id="while it boots"),
-        pytest.param(isolation, "join_home", id="before it joins its network"),
+        pytest.param(isolation, "join_home", id="before it joins its network", marks=pytest.mark.long),
         pytest.param(isolation.IsolatedBoot, "check_joined", id="once it has joined", marks=pytest.mark.long),
         pytest.param(isolation, "leave", id="before it leaves the network it booted on", marks=pytest.mark.long),
     ],

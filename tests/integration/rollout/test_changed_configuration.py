@@ -10,7 +10,7 @@ from gateway.store import applications
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, DeployedApp, interrupt_swap
 
-ORDERS = pytest.mark.parametrize("order", ["stop-first", "start-first"])
+ORDERS = pytest.mark.parametrize("order", ["stop-first", pytest.param("start-first", marks=pytest.mark.long)])
 
 
 async def variables(app: DeployedApp) -> list[str]:

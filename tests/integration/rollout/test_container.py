@@ -224,7 +224,10 @@ async def test_a_closed_registry_makes_it_wait_and_say_why(app: DeployedApp) -> 
     assert waiting.next_attempt_at > waiting.created_at
 
 
-@pytest.mark.parametrize(("foreseen", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])
+@pytest.mark.parametrize(
+    ("foreseen", "ended"),
+    [(True, Status.FAILED), pytest.param(False, Status.ROLLED_BACK, marks=pytest.mark.long)],
+)
 async def test_a_port_of_another_application_is_named_and_the_old_version_restored(
     app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, foreseen: bool, ended: Status
 ) -> None:
@@ -473,6 +476,7 @@ async def _asks(app: DeployedApp, network: str, name: str, image: str) -> str:
     return asking
 
 
+@pytest.mark.long
 async def test_an_image_that_serves_is_kept_where_a_version_of_it_fails(app: DeployedApp, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await app.ask(Kind.DEPLOY)

@@ -28,7 +28,10 @@ async def loops(engine: Engine, name: str) -> None:
     await until(look)
 
 
-@pytest.mark.parametrize("binds", [[], ["/var:/there"]], ids=["start-first", "stop-first"])
+@pytest.mark.parametrize(
+    "binds",
+    [pytest.param([], id="start-first", marks=pytest.mark.long), pytest.param(["/var:/there"], id="stop-first")],
+)
 async def test_an_adopted_container_in_a_crash_loop_is_replaced(host: Host, pushes: Pushes, binds: list[str]) -> None:
     await pushes("v1", behaviour=Behaviour.EXITS)
     await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": binds})

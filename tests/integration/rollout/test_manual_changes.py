@@ -84,6 +84,7 @@ async def test_a_container_pruned_during_a_swap_is_created_again(
     await one_serves(app, digest)
 
 
+@pytest.mark.long
 async def test_a_pruned_old_container_is_recreated_to_be_put_back(
     app: DeployedApp, pushes: Pushes, meddle: Meddle
 ) -> None:
@@ -122,6 +123,7 @@ async def test_a_pruned_adopted_container_is_recreated_to_be_put_back(
     assert (await host.deploy(application, tag="latest")).status is Status.ROLLED_BACK
 
 
+@pytest.mark.long
 async def test_an_old_version_that_cannot_be_recreated_is_reported(
     app: DeployedApp, pushes: Pushes, meddle: Meddle
 ) -> None:
@@ -231,6 +233,7 @@ async def test_a_paused_container_is_not_ready(app: DeployedApp, pushes: Pushes,
     await one_serves(app, first)
 
 
+@pytest.mark.long
 async def test_a_renamed_stopped_container_does_not_run_beside_the_next(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
     await app.ask(Kind.DEPLOY)
@@ -280,7 +283,8 @@ async def left_alone(app: DeployedApp, container_id: str, name: str) -> bool:
     return found is not None and (found.name, found.running) == (name, True)
 
 
-@pytest.mark.parametrize("kind", [Kind.DEPLOY, pytest.param(Kind.REDEPLOY, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [Kind.DEPLOY, Kind.REDEPLOY])
 async def test_another_image_under_copied_labels_is_replaced(app: DeployedApp, pushes: Pushes, kind: Kind) -> None:
     first = await pushes("v1")
     await app.ask(Kind.DEPLOY)
@@ -338,7 +342,7 @@ async def test_a_copy_that_somebody_made_is_left_alone(app: DeployedApp, pushes:
     assert await left_alone(app, copy, name)
 
 
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("recorded", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_of_a_renamed_container_and_its_copy_the_gateways_gets_the_name_back(
     app: DeployedApp, pushes: Pushes, recorded: bool
 ) -> None:
@@ -355,6 +359,7 @@ async def test_of_a_renamed_container_and_its_copy_the_gateways_gets_the_name_ba
     assert await left_alone(app, copy, name)
 
 
+@pytest.mark.long
 async def test_a_copy_does_not_take_the_place_of_a_removed_container(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
     await app.ask(Kind.DEPLOY)

@@ -210,7 +210,13 @@ async def put(name: str, what: dict[str, Any]) -> Digest:
 
 
 @pytest.mark.parametrize(
-    "what", [CHART, ARTIFACT, SIGNATURE, EMPTY_INDEX], ids=["chart", "artifact", "signature", "index"]
+    "what",
+    [
+        pytest.param(CHART, id="chart"),
+        pytest.param(ARTIFACT, id="artifact", marks=pytest.mark.long),
+        pytest.param(SIGNATURE, id="signature", marks=pytest.mark.long),
+        pytest.param(EMPTY_INDEX, id="index", marks=pytest.mark.long),
+    ],
 )
 async def test_a_pushed_artifact_that_is_no_image_is_ignored(
     app: DeployedApp, pushes: Pushes, what: dict[str, Any]

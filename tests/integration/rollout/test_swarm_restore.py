@@ -67,11 +67,12 @@ async def test_a_former_version_that_fails_once_when_the_swarm_rolls_back_serves
 @pytest.mark.parametrize(
     ("files", "config", "code", "says"),
     [
-        (
+        pytest.param(
             {"entry": b"no interpreter\n"},
             {},
             Code.WRONG_ARCHITECTURE,
             "exec format error; its node is linux, uname -m ",
+            marks=pytest.mark.long,
         ),
         ({}, {"Entrypoint": ["nowhere"]}, Code.COMMAND_NOT_FOUND, 'the image has no program "nowhere"'),
     ],
