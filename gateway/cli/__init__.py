@@ -26,6 +26,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "completion": ("manual", "completion"),
     "man": ("manual", "man"),
     "migrate": ("serve", "migrate"),
+    "backup": ("backup", "backup"),
+    "restore": ("backup", "restore"),
     "keys": ("keys", "keys"),
     "open": ("open_dashboard", "open_dashboard"),
     "webhooks": ("webhooks", "webhooks"),

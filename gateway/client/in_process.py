@@ -146,7 +146,7 @@ async def open_gateway(settings: config.Settings, command: str) -> AsyncIterator
         open_current_storage(settings, on_empty=lambda: _say_created(settings)) as storage,
         registry_client.connect(insecure_registries(settings), token_hosts=token_hosts(settings)) as registry,
     ):
-        yield InProcessGateway(_context(storage, registry), _local_actor(command))
+        yield InProcessGateway(_context(storage, registry), local_actor(command))
 
 
 def _context(storage: Storage, registry: registry_client.RegistryClient) -> Context:
@@ -160,7 +160,7 @@ def _say_created(settings: config.Settings) -> None:
     print(f"gateway: created a new installation {where}", file=sys.stderr)  # noqa: T201
 
 
-def _local_actor(command: str) -> Actor:
+def local_actor(command: str) -> Actor:
     return Actor("cli", local_user(), command, address=socket.gethostname())
 
 

@@ -18,7 +18,7 @@ from gateway.store.database import Connection
 #: Whoever stores a delivery waits behind a change of the tables: it gives up soon, and is tried again.
 _LOCK_TIMEOUT = "50ms"
 _AT_ONCE = 2000  # deliveries of a dropped part, for one statement
-_NAME = "^deliveries_[0-9]{8}_[0-9]{9}$"  # of a part that is not the newest, after the moment of its end
+NAME_OF_PART = "^deliveries_[0-9]{8}_[0-9]{9}$"  # of a part that is not the newest, after the moment of its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ async def select_detached(connection: Connection) -> list[str]:
          WHERE relname ~ $1 AND relkind = 'r' AND oid NOT IN (SELECT inhrelid FROM pg_inherits)
            AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'deliveries'::regclass)
         """,
-        _NAME,
+        NAME_OF_PART,
     )
     return [row["name"] for row in rows]
 

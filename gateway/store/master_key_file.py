@@ -29,6 +29,10 @@ class KeyFile:
         """Return the keys; the first call creates the file."""
         return (*self.own(), *self._others)
 
+    def is_there(self) -> bool:
+        """Tell whether the file exists, which no call of this method creates."""
+        return self._path.exists()
+
     def own(self) -> tuple[bytes, ...]:
         """Return the keys in the file. Raises Unavailable if it has none."""
         try:

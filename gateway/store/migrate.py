@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -104,9 +104,9 @@ async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list
     wanted = shipped() if migrations is None else migrations
     try:
         async with pool.acquire() as connection:
-            if not await _has_former_numbers(connection, wanted) and not await _missing(connection, wanted):
+            if not await has_former_numbers(connection, wanted) and not await _missing(connection, wanted):
                 return []
-            async with _exclusively(connection):
+            async with exclusively(connection):
                 return await _apply_when_free(connection, wanted)
     except Exception as error:
         if isinstance(error, GatewayError) or not is_transient(error):
@@ -143,7 +143,7 @@ async def standing(pool: Pool) -> tuple[Standing, list[Migration]]:
     """Return what a database has, and what it lacks. Raises Unavailable for a newer one, and for a changed one."""
     wanted = shipped()
     async with pool.acquire() as connection:
-        older = await _has_former_numbers(connection, wanted)
+        older = await has_former_numbers(connection, wanted)
         missing = await _missing(connection, wanted)
     if not older and len(missing) == len(wanted):
         return Standing.EMPTY, missing
@@ -168,7 +168,7 @@ def _known() -> frozenset[int]:
 
 
 @asynccontextmanager
-async def _exclusively(connection: Connection) -> AsyncIterator[None]:
+async def exclusively(connection: Connection) -> AsyncIterator[None]:
     """Hold the lock that every migration takes; wait for it without a deadline."""
     warned = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
@@ -220,9 +220,27 @@ async def _apply_all(connection: Connection, wanted: list[Migration]) -> list[Mi
     return applied
 
 
+async def apply_to_empty(connection: Connection, migrations: Iterable[Migration], numbers: Collection[int]) -> None:
+    """Give an empty database this schema, in the caller's transaction, under the lock of `exclusively`.
+
+    `numbers` are all that its ledger had, which is more if the database is from before the files were numbered anew.
+    """
+    await connection.execute(_LEDGER)
+    if _RENUMBERED.number in numbers:
+        await _record(connection, _RENUMBERED)
+    for migration in migrations:
+        await _apply(connection, migration)
+
+
+async def apply_missing(connection: Connection) -> None:
+    """Apply what is missing, in the caller's transaction, under the lock of `exclusively`."""
+    for migration in await _missing(connection, shipped()):
+        await _apply(connection, migration)
+
+
 async def _renumber(connection: Connection, wanted: list[Migration]) -> list[Migration]:
     """Complete a database of former numbers, record it as the whole schema, and return what was applied."""
-    if not await _has_former_numbers(connection, wanted):
+    if not await has_former_numbers(connection, wanted):
         return []
     missing = await _missing(connection, former())
     for migration in missing:
@@ -233,7 +251,7 @@ async def _renumber(connection: Connection, wanted: list[Migration]) -> list[Mig
     return [*missing, wanted[0]]
 
 
-async def _has_former_numbers(connection: Connection, wanted: list[Migration]) -> bool:
+async def has_former_numbers(connection: Connection, wanted: list[Migration]) -> bool:
     """Tell whether the first migration that was applied is the first of the former ones, and that is not wanted."""
     try:
         sha256 = await connection.fetchval("SELECT sha256 FROM schema_migrations WHERE number = 1")

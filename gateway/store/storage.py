@@ -54,19 +54,35 @@ async def open_current_storage(settings: Settings, *, on_empty: Callable[[], Non
 
 
 @asynccontextmanager
+async def open_unmigrated_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """Open the database of whatever schema, and the vault. Raises Unavailable or InvalidInput."""
+    async with _open(settings) as storage:
+        yield storage
+
+
+@asynccontextmanager
+async def open_for_restore(settings: Settings) -> AsyncIterator[Storage]:
+    """Open the database, and the vault without making a key. Raises Unavailable or InvalidInput."""
+    keyring = _keyring(settings, creates=False)
+    async with open_pool(settings) as pool:
+        yield Storage(pool, Vault(keyring), settings)
+
+
+@asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[Storage]:
     keyring = _keyring(settings)
     async with open_pool(settings, name=session_name(keyring.mark)) as pool:
         yield Storage(pool, Vault(keyring), settings)
 
 
-def _keyring(settings: Settings) -> Keyring:
+def _keyring(settings: Settings, *, creates: bool = True) -> Keyring:
     former = settings.former_keys()
     if (key := settings.key()) is not None:
         return FixedKeys(key, tuple(former))
     if settings.database_url is None:
         keyring = KeyFile(settings.data_dir / "master.key", former)
-        keyring.keys()
+        if creates:
+            keyring.keys()
         return keyring
     raise InvalidInput(
         "GATEWAY_DATABASE_URL needs GATEWAY_MASTER_KEY, which encrypts the secrets in that database. "

@@ -1,0 +1,171 @@
+"""Restore a backup into an empty database: in one transaction, at the schema that it was made with, then migrated.
+
+What the backup says is settled with reality by the gateway that starts next, as after a crash: the lease of a
+deployment that ran has ended, it is claimed at once, and journal and engine tell how it goes on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from gateway.model.audit import Actor, Outcome
+from gateway.model.errors import Conflict, InvalidInput, Unavailable
+from gateway.store import audit, migrate
+from gateway.store.backup import NO_LIMIT, Backup, open_backup, quoted, read_through, select_tables
+from gateway.store.backup_records import Applied, Contents, Record, Rows, Table, TableEnd, read_records
+from gateway.store.database import Connection, Pool, joined
+from gateway.store.encryption import FixedKeys, Keyring, Vault
+from gateway.store.master_key_file import KeyFile
+from gateway.store.reencryption import reencrypt
+from gateway.store.sealed_file import SealedReader
+
+_NOT_EMPTY: Final = (
+    "the database is not empty, and a backup is restored into an empty one only: name another database in "
+    "GATEWAY_DATABASE_URL (createdb NAME), or another directory in GATEWAY_DATA_DIR. Nothing was changed"
+)
+
+
+async def restore_backup(
+    pool: Pool, keyring: Keyring, path: Path, passphrase: str, actor: Actor
+) -> tuple[Backup, list[str], list[str]]:
+    """Restore; return what was restored, the tables that are not the gateway's, and the secrets that no key opens.
+
+    A key file gets the keys of the backup, and keeps its own; with any other keyring, all secrets are encrypted with
+    its first key. Raises GatewayError; then the database is as empty as before.
+    """
+    with open_backup(path) as file:
+        reader = SealedReader.of(file)
+        await asyncio.to_thread(reader.unlock, passphrase)
+        # All of it is proven before anything is changed.
+        backup = await asyncio.to_thread(read_through, reader)
+        records = read_records(reader.chunks())
+        contents = next(records)
+        if not isinstance(contents, Contents):
+            raise InvalidInput("the backup does not say what it contains")
+        migrations = _migrations_of(contents.schema, backup.version)
+        async with pool.acquire() as connection, migrate.exclusively(connection):
+            if await connection.fetchval("SELECT to_regclass('schema_migrations')") is not None:
+                raise Conflict(_NOT_EMPTY)
+            async with connection.transaction():
+                await connection.execute(
+                    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'"
+                )
+                await migrate.apply_to_empty(connection, migrations, [one.number for one in contents.schema])
+                skipped = await _load(connection, records)
+                await _settle(connection)
+                await migrate.apply_missing(connection)
+                lost = await _take_keys(connection, keyring, contents.keys)
+                event = audit.UnrecordedEvent(actor, Outcome.DONE, f"restored the backup of {backup.created_at}")
+                await audit.insert_unrecorded(connection, [event])
+    return backup, skipped, lost
+
+
+def _migrations_of(schema: tuple[Applied, ...], version: str) -> list[migrate.Migration]:
+    """Return the files that made the schema of a backup. Raises InvalidInput for one that is not known here."""
+    known = {one.number: one for one in migrate.shipped()}
+    wanted = [one for one in schema if one.number]
+    for one in wanted:
+        if one.number not in known:
+            raise InvalidInput(
+                f"the backup was made by version {version} and has migration {one.number}, which this version does not "
+                "know: restore it with that version or a newer one. Nothing was changed"
+            )
+        if known[one.number].sha256 != one.sha256:
+            raise InvalidInput(
+                f"migration {one.name} of the backup is another one than this version's: restore it with version "
+                f"{version}. Nothing was changed"
+            )
+    return [known[one.number] for one in wanted]
+
+
+async def _load(connection: Connection, records: Iterator[Record]) -> list[str]:
+    """Put the rows into the tables; return the names of those that the schema does not have."""
+    tables = {table.name: table for table in await select_tables(connection)}
+    everything = ", ".join(quoted(name) for name in tables if name != "schema_migrations")
+    for name in tables:
+        await connection.execute(f"ALTER TABLE {quoted(name)} DISABLE TRIGGER USER")
+    await connection.execute(f"TRUNCATE {everything}")  # what migrations put in
+    skipped = []
+    for record in records:
+        if not isinstance(record, Table):
+            raise InvalidInput("the backup has rows of no table")
+        there = tables.get(record.name)
+        if there is None or record.name == "schema_migrations":
+            skipped.append(record.name)
+            for following in records:
+                if isinstance(following, TableEnd):
+                    break
+            continue
+        if unknown := set(record.columns) - set(there.columns):
+            raise InvalidInput(f"the backup has columns of {record.name} that its schema has not: {sorted(unknown)}")
+        await _copy(connection, record, records)
+    await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for name in tables:
+        await connection.execute(f"ALTER TABLE {quoted(name)} ENABLE TRIGGER USER")
+    await _move_sequences(connection)
+    return skipped
+
+
+async def _copy(connection: Connection, table: Table, records: Iterator[Record]) -> None:
+    end: list[int] = []
+
+    async def rows() -> AsyncIterator[bytes]:
+        for record in records:
+            if isinstance(record, TableEnd):
+                end.append(record.rows)
+                return
+            if not isinstance(record, Rows):
+                raise InvalidInput(f"the rows of {table.name} do not end")
+            yield record.text
+
+    try:
+        copied = await connection.copy_to_table(
+            table.name, source=rows(), columns=list(table.columns), timeout=NO_LIMIT
+        )
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        raise InvalidInput(f"the rows of {table.name} cannot be restored: {error}. Nothing was changed") from error
+    if end != [int(copied.rpartition(" ")[2])]:
+        raise Unavailable(f"the database did not take all rows of {table.name}. Nothing was changed")
+
+
+async def _move_sequences(connection: Connection) -> None:
+    """Let each numbered column go on behind its highest number."""
+    rows = await connection.fetch(
+        """
+        SELECT c.relname AS name, a.attname AS attribute,
+               pg_get_serial_sequence(quote_ident(c.relname), a.attname) AS of
+          FROM pg_class c
+          JOIN pg_attribute a ON a.attrelid = c.oid
+         WHERE c.relkind = 'r' AND a.attidentity <> '' AND NOT a.attisdropped
+           AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'schema_migrations'::regclass)
+        """
+    )
+    for row in rows:
+        await connection.execute(
+            f"SELECT setval($1::text::regclass, coalesce(max({quoted(row['attribute'])}), 0) + 1, false) "  # noqa: S608
+            f"FROM {quoted(row['name'])}",
+            row["of"],
+        )
+
+
+async def _settle(connection: Connection) -> None:
+    """End every lease: whoever held it is not there. What waited for a time is due when it was."""
+    await connection.execute("UPDATE deployments SET lease_until = now(), waits_for = NULL WHERE status = 'running'")
+    if await connection.fetchval("SELECT to_regclass('outbox_deliveries')") is not None:
+        await connection.execute("UPDATE outbox_deliveries SET claimed_by = NULL, lease_until = NULL")
+
+
+async def _take_keys(connection: Connection, keyring: Keyring, keys: tuple[bytes, ...]) -> list[str]:
+    """See to it that this installation opens the secrets; return the places of those that no key opens."""
+    if isinstance(keyring, KeyFile):
+        own = keyring.own() if keyring.is_there() else ()
+        keyring.replace(list(dict.fromkeys([*keys, *own])))
+        return []
+    present = keyring.keys()
+    if list(present[:1]) == list(keys[:1]):
+        return []
+    vault = Vault(FixedKeys(present[0], (*present[1:], *keys)))
+    return (await reencrypt(joined(connection), vault)).lost
