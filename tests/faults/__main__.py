@@ -20,9 +20,14 @@ from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
 from tests.faults.outbox_world import through_kills
+from tests.faults.promotion_world import (
+    PromotionWorld,
+    at_calls_of_a_promotion,
+    at_moments_of_a_promotion,
+    promotion_world,
+)
 from tests.faults.promotion_world import Scene as PromotionScene
-from tests.faults.promotion_world import at_calls_of_a_promotion, at_moments_of_a_promotion, promotion_world
-from tests.faults.release_world import Bad, Scene, at_calls_of_a_release, release_world
+from tests.faults.release_world import Bad, ReleaseWorld, Scene, at_calls_of_a_release, release_world
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
 from tests.faults.world import Asked, World, world
@@ -125,32 +130,67 @@ async def twins(registry: PrivateRegistry, directory: Path, tally: Tally) -> Non
                 await scenes.two_gateways(one, tally)
 
 
-async def releases(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
-    """Ten applications in three waves, one bad at each place, killed around calls."""
-    async with (
-        private_engine(arguments=SIDE_BY_SIDE) as dockerd,
-        release_world(dockerd, f"{registry.address}/releases", directory) as one,
-    ):
+Strikes = Callable[[ReleaseWorld, Tally], Awaitable[None]]
+
+
+def releases(strike_all: Strikes) -> Part:
+    """Ten applications in three waves on an engine of their own."""
+
+    async def part(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+        async with (
+            private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+            release_world(dockerd, f"{registry.address}/{directory.name}", directory) as one,
+        ):
+            await strike_all(one, tally)
+
+    return part
+
+
+def killed(*, after: bool) -> Strikes:
+    async def strike_all(one: ReleaseWorld, tally: Tally) -> None:
+        await at_calls_of_a_release(one, tally, strikes.KILL, Scene(), first=int(after), step=2)
+
+    return strike_all
+
+
+def killed_with(bad: Bad) -> Strikes:
+    async def strike_all(one: ReleaseWorld, tally: Tally) -> None:
+        for wave in (1, 2, 3):
+            await at_calls_of_a_release(one, tally, strikes.KILL, Scene(bad, wave), first=wave, step=9)
+
+    return strike_all
+
+
+async def disturbed(one: ReleaseWorld, tally: Tally) -> None:
+    for fault in (strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT):
+        for scene in (Scene(), Scene(Bad.EXITS, 3)):
+            await at_calls_of_a_release(one, tally, fault, scene, first=5, step=23)
+
+
+def promotion(strike_all: Callable[[PromotionWorld, Tally], Awaitable[None]]) -> Part:
+    """Staging and production on an engine of their own."""
+
+    async def part(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+        async with (
+            private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+            promotion_world(dockerd, f"{registry.address}/{directory.name}", directory) as one,
+        ):
+            await strike_all(one, tally)
+
+    return part
+
+
+def promoted(scene: PromotionScene) -> Part:
+    async def strike_all(one: PromotionWorld, tally: Tally) -> None:
         for after in AROUND:
-            await at_calls_of_a_release(one, tally, strikes.KILL, Scene(), first=int(after), step=2)
-        for number, scene in enumerate(Scene(bad, wave) for bad in Bad for wave in (1, 2, 3)):
-            await at_calls_of_a_release(one, tally, strikes.KILL, scene, first=number, step=9)
-        for fault in (strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT):
-            for scene in (Scene(), Scene(Bad.EXITS, 3)):
-                await at_calls_of_a_release(one, tally, fault, scene, first=5, step=23)
+            await at_calls_of_a_promotion(one, tally, strikes.KILL, scene, after=after)
+
+    return promotion(strike_all)
 
 
-async def promotion(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
-    """Staging and production: killed around each call, and at each moment while staging proves a version."""
-    async with (
-        private_engine(arguments=SIDE_BY_SIDE) as dockerd,
-        promotion_world(dockerd, f"{registry.address}/promotion", directory) as one,
-    ):
-        for scene in PromotionScene:
-            for after in AROUND:
-                await at_calls_of_a_promotion(one, tally, strikes.KILL, scene, after=after)
-        for fault in (strikes.KILL, strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED):
-            await at_moments_of_a_promotion(one, tally, fault, every=1 if fault is strikes.KILL else 4)
+async def while_it_is_proven(one: PromotionWorld, tally: Tally) -> None:
+    for fault in (strikes.KILL, strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED):
+        await at_moments_of_a_promotion(one, tally, fault, every=1 if fault is strikes.KILL else 4)
 
 
 async def told(_registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
@@ -185,8 +225,12 @@ PARTS: dict[str, Part] = {
     "clones": clones,
     "twins": twins,
     "supplies": supplies,
-    "releases": releases,
-    "promotion": promotion,
+    "releases-before": releases(killed(after=False)),
+    "releases-after": releases(killed(after=True)),
+    **{f"releases-{bad.name.lower()}": releases(killed_with(bad)) for bad in Bad},
+    "releases-disturbed": releases(disturbed),
+    **{f"promotion-{scene.name.lower()}": promoted(scene) for scene in PromotionScene},
+    "promotion-proving": promotion(while_it_is_proven),
     "outbox": told,
 }
 

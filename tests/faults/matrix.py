@@ -17,6 +17,8 @@ class Tally:
     def count(self, fault: str, call: str) -> None:
         self.struck[fault] = self.struck.get(fault, 0) + 1
         self.calls.add(call)
+        if (number := sum(self.struck.values())) % 10 == 0:
+            print(f"{number} strikes, {len(self.violations)} lost", flush=True)  # noqa: T201 - for whoever watches
 
     def violated(self, what: str) -> None:
         self.violations.append(what)
