@@ -76,6 +76,7 @@ class BackgroundTasks:
         """
         owned = BackgroundTask(name, about)
         self._tasks.add(owned)
+        TASK_FAILURES.labels(name)  # there from the start, at 0
         task = asyncio.create_task(self._run(owned, act, patience), name=f"{name} {about}".strip())
         task.add_done_callback(lambda _: self._tasks.discard(owned))
         return task

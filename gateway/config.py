@@ -133,6 +133,9 @@ class Settings(BaseModel):
         description="Networks, comma-separated, that get details at /readyz and /metrics without a key: the addresses "
         "of the engines and their errors.",
     )
+    metrics_applications: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        100, description="Applications, the oldest first, that /metrics has series of; the others are summed."
+    )
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days an audit record is kept.")
     audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
         200_000, description="Maximum number of audit records; refused calls are counted apart, up to the same number."

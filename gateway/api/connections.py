@@ -71,6 +71,9 @@ class CloseReason(StrEnum):
     NOT_HTTP = "not_http"
 
 
+for _why in CloseReason:
+    CLOSED.labels(_why)  # there from the start, at 0
+
 _RESPONSES: Mapping[CloseReason, tuple[HTTPStatus, str]] = {
     CloseReason.HEAD_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"),
     CloseReason.BODY_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time"),

@@ -14,15 +14,21 @@ from gateway.api.context import CONTEXT, sender
 from gateway.api.readiness import READINESS
 from gateway.api.rpc.auth import authenticate
 from gateway.api.schema_check import SCHEMA_CHECK
+from gateway.gates.catalog import GATES
+from gateway.model.applications import Desired
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.observations import State
 from gateway.store import gate_verdicts, observations, queue, swaps, watches
 from gateway.store.database import transaction
+from gateway.version import VERSION
+from gateway.worker.application_series import Served
+from gateway.worker.metrics import APPLICATIONS
 
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 #: labels of the metrics that only trusted requests see
 _PRIVATE_LABELS = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
+_STATES_UP = {State.RUNNING, State.HEALTHY}
 _KEY_TIMEOUT = 3.0  # seconds to look a key up
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments in the queue.")
@@ -32,6 +38,8 @@ _WATCHED = Gauge("gateway_watches_open", "Applications within their monitor wind
 _APPLICATIONS = Gauge("gateway_applications", "Applications by observed state.", ["state"])
 _UNSERVED = Gauge("gateway_applications_unserved", "Applications whose swap is neither completed nor undone yet.")
 _AT_GATE = Gauge("gateway_deployments_at_gate", "Queued deployments that wait at a gate, by its kind.", ["kind"])
+_BUILD = Gauge("gateway_build_info", "The version of this gateway.", ["version"])
+_BUILD.labels(VERSION).set(1)
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
 _BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway in progress on the engine.", ["host"])
@@ -181,6 +189,7 @@ async def _set_gauges(context: Context) -> None:
             states = await observations.count_states(connection)
             unserved = await swaps.count_unserved(connection)
             at_gate = await gate_verdicts.count_waiting(connection)
+            shown = await observations.select_oldest(connection, context.settings.metrics_applications)
     except Unavailable:
         _DATABASE.set(0)
         return
@@ -192,6 +201,11 @@ async def _set_gauges(context: Context) -> None:
     _QUEUED.set(depth.queued)
     _RUNNING.set(depth.running)
     _OLDEST.set(depth.oldest)
-    _AT_GATE.clear()
-    for kind, waiting in at_gate.items():
+    APPLICATIONS.show([_served(one) for one in shown])
+    for kind, waiting in {**dict.fromkeys(GATES, 0), **at_gate}.items():
         _AT_GATE.labels(kind).set(waiting)
+
+
+def _served(one: observations.NamedState) -> Served:
+    looked = one.desired is Desired.RUNNING and one.state is not State.UNKNOWN
+    return Served(one.application_id, one.name, one.state in _STATES_UP if looked else None)

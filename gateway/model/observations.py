@@ -27,7 +27,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
-_NEEDS_HEALING = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
+NEEDS_HEALING = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
 _UNWELL = frozenset({State.UNHEALTHY, State.RESTARTING})
 
 
@@ -79,11 +79,11 @@ class ExpectedState:
         """Tell whether the state is worth an alert."""
         if self.desired is not Desired.RUNNING:
             return state is State.DRIFTED
-        return state in _NEEDS_HEALING | _UNWELL
+        return state in NEEDS_HEALING | _UNWELL
 
     def should_heal(self, state: State) -> bool:
         attended = self.is_monitored or self.has_queued_deployment
-        return self.heal and not attended and self.desired is Desired.RUNNING and state in _NEEDS_HEALING
+        return self.heal and not attended and self.desired is Desired.RUNNING and state in NEEDS_HEALING
 
 
 def alert_delay(state: State, *, waits: bool) -> timedelta:

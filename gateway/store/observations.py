@@ -175,6 +175,34 @@ async def select_observations(connection: Connection, application_ids: Sequence[
     }
 
 
+@dataclass(frozen=True, slots=True)
+class NamedState:
+    """An application by its name, what is wanted of it, and how it was last seen."""
+
+    application_id: str
+    name: str
+    desired: Desired
+    state: State
+
+
+async def select_oldest(connection: Connection, most: int) -> list[NamedState]:
+    """Return the oldest applications, at most so many."""
+    rows = await connection.fetch(
+        f"""
+        SELECT application_id, a.name, a.desired::text, coalesce({CURRENT}, 'unknown') AS state
+          FROM applications a
+          LEFT JOIN observations o USING (application_id)
+         WHERE a.desired <> 'deleted'
+         ORDER BY a.created_at, application_id
+         LIMIT $1
+        """,  # noqa: S608 - a constant
+        most,
+    )
+    return [
+        NamedState(row["application_id"], row["name"], Desired(row["desired"]), State(row["state"])) for row in rows
+    ]
+
+
 async def count_states(connection: Connection) -> dict[State, int]:
     rows = await connection.fetch(f"SELECT {CURRENT} AS state, count(*) AS n FROM observations o GROUP BY 1")  # noqa: S608
     return {State(row["state"]): row["n"] for row in rows}

@@ -21,7 +21,7 @@ from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.docker.runtime import Timeouts
 from gateway.gates.gate import Gate, Sources
-from gateway.model.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step
+from gateway.model.deployments import FINISHED, Deployment, Kind, LeaseLost, Outcome, Status, Step
 from gateway.model.errors import (
     Code,
     Conflict,
@@ -42,7 +42,7 @@ from gateway.worker import completion, retry
 from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.engine_worker import Claimed
 from gateway.worker.gates import Gatekeeper
-from gateway.worker.metrics import ROLLOUTS, STEPS
+from gateway.worker.metrics import STEPS, count_rollout
 from gateway.worker.task_loader import LoadedTask, load_task
 
 _LOG = structlog.get_logger()
@@ -155,7 +155,7 @@ class Execution:
         )
         if owned and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
             self._alert_ended(outcome.status, outcome.reason)
-        ROLLOUTS.labels(self.deployment.kind, outcome.status).inc()
+        count_rollout(self.deployment.application_id, self.deployment.kind, outcome.status)
         for record in self.journal.ended:
             STEPS.labels(record.step, outcome.status).observe(record.seconds)
         _LOG.info("Rolled out", outcome=outcome.status, digest=outcome.digest, **_reason_fields(outcome.reason))
@@ -195,6 +195,8 @@ class Execution:
             )
         )
         _LOG.info("Postponed", outcome=postponed.status, **_reason_fields(postponed.reason))
+        if postponed.status in FINISHED:
+            count_rollout(self.deployment.application_id, self.deployment.kind, postponed.status)
         if postponed.status is Status.FAILED:
             self._alert_ended(postponed.status, postponed.reason)
         if postponed.unserved:

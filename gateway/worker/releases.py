@@ -13,7 +13,7 @@ from gateway.queue.release import Advanced
 from gateway.store import groups, leases, release_deployments, releases
 from gateway.store.database import Pool, statement
 from gateway.worker.alerts import Alert, AlertSink
-from gateway.worker.metrics import RELEASES
+from gateway.worker.metrics import RELEASE_OUTCOMES, RELEASES
 
 _LOG = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class ReleaseCoordinator:
         before, why = advanced.before, advanced.reason
         fields = {"code": why.code, "reason": why.message, "remedy": why.remedy} if why else {}
         _LOG.info("A release goes on", release=before.release_id, name=before.name, state=advanced.after, **fields)
-        if advanced.after in {ReleaseState.SUCCEEDED, ReleaseState.PUT_BACK, ReleaseState.FAILED}:
+        if advanced.after in RELEASE_OUTCOMES:
             RELEASES.labels(advanced.after).inc()
         if advanced.after not in _TOLD:
             return
