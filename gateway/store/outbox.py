@@ -266,12 +266,16 @@ async def mark_well(connection: Connection, alert_id: str) -> None:
 
 
 async def mark_failed(connection: Connection, alert_id: str, error: str, pause: timedelta | None, *, down: bool) -> int:
-    """Record that the receiver took something not, and pause it; return its failures in a row."""
+    """Record that the receiver took something not, and pause it; return its failures in a row.
+
+    Those that were under way when it was paused failed together: they count no more.
+    """
     return int(
         await connection.fetchval(
             """
             UPDATE alerts
-               SET failures = failures + CASE WHEN $4 THEN 1 ELSE 0 END, last_error = $2,
+               SET failures = failures + CASE WHEN $4 AND coalesce(paused_until <= now(), true) THEN 1 ELSE 0 END,
+                   last_error = $2,
                    paused_until = CASE WHEN $3::interval IS NULL THEN paused_until
                                        ELSE greatest(paused_until, now() + $3) END
              WHERE alert_id = $1

@@ -206,13 +206,8 @@ class OutboxWorker:
 
         async def write() -> None:
             async with transaction(self._pool) as connection:
-                failures = await outbox.mark_failed(
-                    connection,
-                    alert_id,
-                    text,
-                    None if error.retry_after is None else timedelta(seconds=error.retry_after),
-                    down=error.down,
-                )
+                asked = None if error.retry_after is None else timedelta(seconds=error.retry_after)
+                failures = await outbox.mark_failed(connection, alert_id, text, asked, down=error.down)
                 if failures >= TRIPPED and error.down:
                     pause = timedelta(seconds=_jittered(_FIRST_PAUSE, failures - TRIPPED + 1, _LONGEST_PAUSE))
                     await outbox.mark_failed(connection, alert_id, text, pause, down=False)
