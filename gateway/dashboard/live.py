@@ -26,7 +26,7 @@ from gateway.store import overview, resource_owners
 from gateway.store.database import Pool, statement
 from gateway.store.overview import Change, Newest
 
-_INTERVAL = 0.15  # seconds between two looks
+_INTERVAL = 0.1  # seconds between two looks
 # Seconds more after a change for each tab that it makes fetch: that must leave the processor to pushes.
 _PAUSE_OF_TAB = 0.015
 _MOST_PENDING = 500  # deployments that are looked at
