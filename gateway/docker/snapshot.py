@@ -127,6 +127,20 @@ def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     return _compare_with_desired(expected, _container_state(container))
 
 
+def deployment_of(expected: ExpectedState, snapshot: Snapshot) -> str | None:
+    """Return the deployment that made what has the application's name, if this installation made it for it."""
+    if found := snapshot.services.get(expected.app_name):
+        labels: Mapping[str, str] = found[0].labels
+    elif container := snapshot.containers.get(expected.app_name):
+        labels = container.labels
+    else:
+        return None
+    is_ours = (
+        labels.get(APPLICATION) == expected.application_id and labels.get(INSTALLATION) == expected.installation_id
+    )
+    return labels.get(DEPLOYMENT) if is_ours else None
+
+
 async def identify_run(engine: Engine, expected: ExpectedState, snapshot: Snapshot) -> str | None:
     """Return what tells this run of the application from any other: the container and its start, or the tasks.
 

@@ -33,10 +33,11 @@ _UNWELL = frozenset({State.UNHEALTHY, State.RESTARTING})
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """A state and its detail."""
+    """A state and its detail. `is_newer`: a deployment made it that came after the backup of this database."""
 
     state: State
     detail: str = ""
+    is_newer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,9 @@ class ExpectedState:
             return state is State.DRIFTED
         return state in NEEDS_HEALING | _UNWELL
 
-    def should_heal(self, state: State) -> bool:
-        attended = self.is_monitored or self.has_queued_deployment
-        return self.heal and not attended and self.desired is Desired.RUNNING and state in NEEDS_HEALING
+    def should_heal(self, observed: ObservedState) -> bool:
+        attended = self.is_monitored or self.has_queued_deployment or observed.is_newer
+        return self.heal and not attended and self.desired is Desired.RUNNING and observed.state in NEEDS_HEALING
 
 
 def alert_delay(state: State, *, waits: bool) -> timedelta:

@@ -54,6 +54,14 @@ async def select_abandoned(
     return {row["deployment_id"]: (row["application_id"], row["app_name"]) for row in rows}
 
 
+async def select_known(connection: Connection, deployment_ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that are of a deployment."""
+    rows = await connection.fetch(
+        "SELECT deployment_id FROM deployments WHERE deployment_id = ANY($1)", list(deployment_ids)
+    )
+    return {row["deployment_id"] for row in rows}
+
+
 async def select_running(connection: Connection, application_id: str) -> Deployment | None:
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'running'",  # noqa: S608

@@ -22,11 +22,11 @@ from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.model.alerts import EventKind, of_state
 from gateway.model.applications import Desired
 from gateway.model.errors import Conflict, NotFound, RolloutError
-from gateway.model.observations import ExpectedState, ObservedState, alert_delay
+from gateway.model.observations import ExpectedState, ObservedState, State, alert_delay
 from gateway.model.reference import Digest
 from gateway.model.soaks import is_well
 from gateway.queue import enqueue
-from gateway.store import applications, observations, outbox, queue, soaks
+from gateway.store import applications, deployments, observations, outbox, queue, soaks
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
@@ -71,6 +71,7 @@ class StateMonitor:
             for expected in all_expected
             if not expected.has_running_deployment
         }
+        states |= await self._newer(all_expected, states, current)
         sightings = await self._sight_followed(reached.engine, all_expected, states, current)
         async with transaction(self._pool) as connection:
             standings = await observations.upsert_observations(connection, states, as_of)
@@ -80,6 +81,35 @@ class StateMonitor:
         if unconfirmed or len(standings) < len(all_expected):
             return _RECHECK_DELAY
         return _SOAK_INTERVAL if sightings else None
+
+    async def _newer(
+        self, all_expected: Sequence[ExpectedState], states: Mapping[str, ObservedState], current: snapshot.Snapshot
+    ) -> dict[str, ObservedState]:
+        """Return the states of applications that run what a deployment made which the database does not know.
+
+        The deployments of what serves are never deleted: the database was restored from a backup older than that.
+        """
+        made = {
+            expected.application_id: deployment_id
+            for expected in all_expected
+            if expected.application_id in states
+            and states[expected.application_id].state is State.DRIFTED
+            and (deployment_id := snapshot.deployment_of(expected, current)) is not None
+        }
+        if not made:
+            return {}
+        async with statement(self._pool) as connection:
+            known = await deployments.select_known(connection, list(made.values()))
+        return {
+            application_id: ObservedState(
+                State.DRIFTED,
+                f"{states[application_id].detail}; the deployment {deployment_id} made it, which is newer than the "
+                "backup that this database was restored from. It serves on until the next push or redeploy",
+                is_newer=True,
+            )
+            for application_id, deployment_id in made.items()
+            if deployment_id not in known
+        }
 
     async def _sight_followed(
         self,
@@ -138,9 +168,7 @@ class StateMonitor:
     async def _send_alert(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
         if standing.told is observed.state or expected.is_monitored:
             return
-        what = (
-            "it will be healed" if expected.should_heal(observed.state) else "nothing is done; to repair it, redeploy"
-        )
+        what = "it will be healed" if expected.should_heal(observed) else "nothing is done; to repair it, redeploy"
         async with transaction(self._pool) as connection:
             await applications.lock_row(connection, expected.application_id)
             if not await observations.mark_notified(connection, expected.application_id, observed.state):
@@ -161,7 +189,7 @@ class StateMonitor:
     async def _heal(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
         """Enqueue a rollback to what served last."""
         healed_recently = standing.since_healed is not None and standing.since_healed < _MIN_HEAL_INTERVAL
-        if healed_recently or not expected.should_heal(observed.state):
+        if healed_recently or not expected.should_heal(observed):
             return
         try:
             async with transaction(self._pool) as connection:

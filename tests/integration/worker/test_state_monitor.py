@@ -17,7 +17,7 @@ from gateway.docker.snapshot import ListedContainer, Snapshot, observe
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.errors import Failed
-from gateway.model.observations import ExpectedState, Observation, State
+from gateway.model.observations import ExpectedState, Observation, ObservedState, State
 from gateway.model.reference import Reference
 from gateway.store import observations
 from gateway.store.database import transaction
@@ -102,15 +102,16 @@ def test_an_adopted_container_is_observed_without_labels() -> None:
 
 def test_an_application_in_other_hands_is_not_healed() -> None:
     wants = replace(EXPECTED, heal=True)
-    assert wants.should_heal(State.MISSING)
-    assert not wants.should_heal(State.UNHEALTHY), "its watch window saw to that"
+    assert wants.should_heal(ObservedState(State.MISSING))
+    assert not wants.should_heal(ObservedState(State.DRIFTED, is_newer=True)), "the database is older than it"
+    assert not wants.should_heal(ObservedState(State.UNHEALTHY)), "its watch window saw to that"
     for attended in (
         {"is_monitored": True},
         {"has_queued_deployment": True},
         {"heal": False},
         {"desired": Desired.STOPPED},
     ):
-        assert not replace(wants, **attended).should_heal(State.MISSING)
+        assert not replace(wants, **attended).should_heal(ObservedState(State.MISSING))
 
 
 def test_a_stopped_application_that_runs_has_drifted() -> None:
