@@ -22,7 +22,7 @@ from gateway.model.network_addresses import Reach, reach_of
 from gateway.model.sanitize import safe_line
 from gateway.notify.receiver import Undelivered
 
-_ANSWER_SIZE = 256 * 1024  # bytes
+_ANSWER_SIZE = 2 * 1024**2  # bytes; a page of a hundred statuses or deployments of GitHub has several hundred KB
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _LONGEST_WAIT = 6 * 3600.0  # seconds; a receiver may not ask for more, see LONGEST_PAUSE of the outbox
 _PER_HOST = 8  # connections

@@ -132,6 +132,11 @@ class CodeHost:
         body = await request.json() if request.can_read_body else None
         return api(request, parts[2:], body)
 
+    def _page(self, request: web.Request, of: str) -> list[dict[str, Any]]:
+        """Return the newest statuses, as many as a page has."""
+        most = int(request.query.get("per_page") or request.query.get("limit") or 30)
+        return self.statuses.get(of, [])[: -most - 1 : -1]
+
     def _write(self, kind: str, what: str, body: dict[str, Any], answer: Any, status: int = 201) -> web.Response:
         self.written.append((kind, what, body))
         return web.json_response(answer, status=status)
@@ -183,7 +188,7 @@ class CodeHost:
                     return web.json_response({"message": "Not Found"}, status=404)
                 return self._states(request, f"d{number}", body, DEPLOYMENT_STATUS, "deployment_status", number)
             case "GET", ["repos", _, _, "commits", sha, "statuses"]:
-                return web.json_response(list(reversed(self.statuses.get(sha, []))))
+                return web.json_response(self._page(request, sha))
             case "POST", ["repos", _, _, "statuses", sha]:
                 return self._states(request, sha, body, COMMIT_STATUS, "commit_status", sha)
             case "POST", ["orgs", owner, "artifacts", "metadata", "deployment-record"]:
@@ -203,7 +208,7 @@ class CodeHost:
 
     def _states(self, request: web.Request, of: str, body: Any, fields: Fields, kind: str, what: str) -> web.Response:
         if request.method == "GET":
-            return web.json_response(list(reversed(self.statuses.get(of, []))))
+            return web.json_response(self._page(request, of))
         given = checked(body, fields)
         if len(given.get("description", "")) > (255 if fields is TEA_STATUS else 140):
             raise Refused("description is too long")
@@ -248,7 +253,7 @@ class CodeHost:
                 found.update(given)
                 return self._write("environment", number, given, found, 200)
             case "GET", ["projects", _, "repository", "commits", sha, "statuses"]:
-                return web.json_response(list(reversed(self.statuses.get(sha, []))))
+                return web.json_response(self._page(request, sha))
             case "POST", ["projects", _, "statuses", sha]:
                 given = checked(body, LAB_STATUS)
                 known = [one for one in self.statuses.get(sha, []) if one["name"] == given["name"]]
