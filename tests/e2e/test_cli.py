@@ -22,8 +22,9 @@ async def shell(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) 
 
 
 async def test_a_key_is_printed_alone_and_once(tmp_path: Path) -> None:
-    shell = GatewayProcess(tmp_path, "unix:///nowhere", {})  # a process each, and the embedded database
-    key = await shell.cli("keys", "create", "laptop")
+    # A process of its own, and the embedded database that it makes.
+    key = await GatewayProcess(tmp_path, "unix:///nowhere", {}).cli("keys", "create", "laptop")
+    shell = CommandLine(tmp_path, "unix:///nowhere", {})
     assert (key[:3], len(key)) == ("gw_", 64)
     assert key.split() == [key]
     listed = await shell.cli("keys", "list", "--json")

@@ -30,6 +30,7 @@ async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
     assert tally.violations == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_kill_during_a_release_leaves_all_members_new_or_all_old(
     dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory

@@ -17,6 +17,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest
 from tests.support.command_line import gateway_process
+from tests.support.databases import database_settings
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 
@@ -24,8 +25,11 @@ FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_REGISTRY_LAG": "1", "GATEWAY_LO
 
 
 @pytest.fixture(scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngine) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("one"), dockerd.host, FAST) as process:
+async def gateway(
+    tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngine, postgres_server: str
+) -> AsyncIterator[GatewayProcess]:
+    settings = {**FAST, **await database_settings(postgres_server, "pushed")}
+    async with gateway_process(tmp_path_factory.mktemp("one"), dockerd.host, settings) as process:
         yield process
 
 

@@ -28,6 +28,7 @@ from gateway.model.reference import Digest, Reference
 from gateway.sources import SOURCES
 from tests.integration.api.test_webhooks import signed
 from tests.support.command_line import gateway_process
+from tests.support.databases import database_settings
 from tests.support.distribution_hooks import envelope
 from tests.support.real_parts import SIDE_BY_SIDE
 
@@ -77,7 +78,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> AsyncIterator[World]:
     place = tmp_path_factory.mktemp("names")
     authority = trustme.CA()
     certificate = authority.issue_cert(*HOSTS)
@@ -92,7 +93,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     _write(files["htpasswd"], HTPASSWD)
     believe = ("unshare", "--mount", "sh", "-c", f'mount --bind {files["hosts"]} /etc/hosts && exec "$@"', "sh")
     environment = {"SSL_CERT_FILE": str(files["ca.pem"])}
-    settings = {**environment, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LOG_FORMAT": "text"}
+    database = await database_settings(postgres_server, "names")
+    settings = {**environment, **database, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LOG_FORMAT": "text"}
     async with (
         private_registry(
             place / "registry", 443, host=ADDRESS, htpasswd=files["htpasswd"],

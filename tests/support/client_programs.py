@@ -18,6 +18,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest
 from tests.support.command_line import gateway_process
+from tests.support.databases import database_settings
 
 HERE = Path(__file__).parents[1] / "clients"
 #: where npm and pip put what they brought
@@ -113,9 +114,10 @@ class Workstation:
 
 @pytest.fixture(scope="session")
 async def plain_gateway(
-    tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngine
+    tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngine, postgres_server: str, worker_id: str
 ) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("clients"), dockerd.host, _FAST) as process:
+    settings = {**_FAST, **await database_settings(postgres_server, f"clients_{worker_id}")}
+    async with gateway_process(tmp_path_factory.mktemp("clients"), dockerd.host, settings) as process:
         yield process
 
 

@@ -16,6 +16,7 @@ from gateway.cli.demo.images import Image
 from gateway.cli.demo.registry import NotificationEndpoint
 from gateway.model.reference import Digest, Reference
 from tests.docs.test_coverage import RUN
+from tests.support.databases import database_settings
 from tests.support.doc_blocks import Block, blocks, examples
 from tests.support.fake_internet import Internet, small_internet
 
@@ -75,10 +76,11 @@ class World:
 
 
 @pytest.fixture(scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> AsyncIterator[World]:
     place = tmp_path_factory.mktemp("internet")
     quick = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_SWAPS": "8", "GATEWAY_LOG_FORMAT": "text"}
-    async with small_internet(place, _logins(), **quick) as net:
+    database = await database_settings(postgres_server, "printed")
+    async with small_internet(place, _logins(), **quick, **database) as net:
         gateway = net.gateway
         generic = await gateway.mutate("webhook.create", {"source": "generic"})
         variables = {
@@ -117,7 +119,7 @@ async def _notified(net: Internet) -> NotificationEndpoint:
 
 
 async def _set_up(world: World) -> None:
-    """Keep every login, make an application of every example, and deploy all at once."""
+    """Keep every login, and make an application of every example."""
     gateway = world.net.gateway
     for name, text in {"Dockerfile": _DOCKERFILE, "key.json": "{}"}.items():
         await asyncio.to_thread((world.place / name).write_text, text)
@@ -137,8 +139,6 @@ async def _set_up(world: World) -> None:
                 same = json.dumps(example, sort_keys=True)
                 made[same] = made.get(same) or await _create(world, f"printed-{next(numbers)}", example)
                 world.examples.setdefault(block, []).append(made[same])
-    for one in made.values():
-        await gateway.mutate("application.deploy", {"applicationId": one.application_id})
 
 
 def needs_swarm(example: dict[str, Any]) -> bool:

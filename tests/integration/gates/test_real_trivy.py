@@ -33,12 +33,13 @@ from tests.support.fake_internet import logins
 from tests.support.scanned_images import alpine, archive, push_files, push_layer, push_manifest
 from tests.support.trivy_database import Advisory, write_database
 
-pytestmark = [pytest.mark.long, real_trivy]
+# Some scans of a large image, with low priority: on a busy machine minutes.
+pytestmark = [pytest.mark.long, real_trivy, pytest.mark.timeout(900)]
 __all__ = ["client", "scanned"]  # fixtures
 
 MEGABYTE = 1024**2
-# Trivy puts a file of this size on the disk, and reads it there.
-LARGE = 300 * MEGABYTE
+# Trivy puts a file of more than 100 MB on the disk, and reads it there.
+LARGE = 110 * MEGABYTE
 
 
 async def push_large(scanned: Scanned) -> Digest:
