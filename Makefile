@@ -179,9 +179,25 @@ requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group ui -o requirements-ui.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group site -o requirements-site.txt
 
 clean: ## Remove what was installed here.
 	rm -rf $(VENV) build/bench $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# The site's generator has a place of its own: what it needs is nothing that the gateway or the tests need.
+SITE_READY := build/site-venv/.ready
+$(SITE_READY): requirements-site.txt
+	@mkdir -p build && $(PYTHON) -m venv --clear build/site-venv
+	@build/site-venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-site.txt
+	@touch $@
+
+.PHONY: llms
+llms: $(READY) ## Write docs/llms.txt from the documents.
+	@$(BIN)/python -m tests.scripts.llms
+
+.PHONY: site
+site: $(SITE_READY) ## Make a site of the documents in build/site; a broken link fails.
+	@build/site-venv/bin/python -m tests.scripts.site
 
 .PHONY: ci-template
 ci-template: $(READY) ## Write the script into the GitLab component.

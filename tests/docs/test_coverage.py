@@ -51,6 +51,15 @@ NOT_RUN = {
     "docs/errors.md: uname": "there is no docker buildx here",
     "docs/errors.md: mkdir -p /etc/docker": "writes where the machine's own engine looks",
     'docs/errors.md: {"insecure-registries': "the configuration of the Engine",
+    "docs/proxy.md: gateway.example.com {": "Caddy is not here",
+    "docs/proxy.md: # traefik.yaml": "Traefik is not here",
+    "docs/proxy.md: # dynamic/gateway.yaml": "Traefik is not here",
+    "docs/proxy.md: curl --fail": "the address is nobody's",
+    "docs/move-from-watchtower.md: docker rm": "Watchtower is not here",
+    "docs/move-from-compose.md: docker compose down": "test_declared_page imports, test_adoption adopts",
+    "docs/move-from-dokploy.md: docker service ls": "Dokploy is not here; test_adoption adopts services",
+    "docs/move-from-coolify.md: docker ps": "Coolify is not here",
+    "docs/uninstall.md: docker ps": "one line of Docker's, which lists",
     "docs/webhooks.md: export GATEWAY_PUBLIC_URL": "the rest is held by test_links_and_settings",
 }
 
