@@ -308,6 +308,7 @@ def test_only_listed_procedures_without_ids_are_open_to_every_key() -> None:
         "settings.health",
         "settings.getDokployVersion",
         "settings.getOpenApiDocument",
+        "status.address",
     }
 
 
