@@ -18,6 +18,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest, Reference
 from tests.support.command_line import gateway_process
+from tests.support.databases import database_settings
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 
@@ -25,8 +26,15 @@ FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_REGISTRY_
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, dockerd: PrivateEngine, engine: Engine) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path, dockerd.host, FAST) as process:
+async def settings(postgres_server: str) -> dict[str, str]:
+    return {**FAST, **await database_settings(postgres_server, "hooks")}
+
+
+@pytest.fixture
+async def gateway(
+    tmp_path: Path, dockerd: PrivateEngine, engine: Engine, settings: dict[str, str]
+) -> AsyncIterator[GatewayProcess]:
+    async with gateway_process(tmp_path, dockerd.host, settings) as process:
         yield process
         for one in await process.query("application.all"):
             for container in await containers.list_labelled(engine, one["applicationId"]):
@@ -133,7 +141,12 @@ async def test_a_stop_in_the_middle_puts_back_and_the_next_start_finishes(
 
 @pytest.mark.long
 async def test_a_second_gateway_takes_over_from_one_that_was_killed(
-    gateway: GatewayProcess, dockerd: PrivateEngine, engine: Engine, pushes: Pushes, tmp_path: Path
+    gateway: GatewayProcess,
+    dockerd: PrivateEngine,
+    engine: Engine,
+    pushes: Pushes,
+    tmp_path: Path,
+    settings: dict[str, str],
 ) -> None:
     hook, name = await Hook.open(gateway), pushes.name()
     await gateway.mutate(
@@ -152,7 +165,7 @@ async def test_a_second_gateway_takes_over_from_one_that_was_killed(
         return await running_digest(engine, "two") == [digest] or None
 
     await until(proving)
-    second = GatewayProcess(tmp_path, dockerd.host, FAST)
+    second = GatewayProcess(tmp_path, dockerd.host, settings)
     second.key = gateway.key
     await second.start()
     try:

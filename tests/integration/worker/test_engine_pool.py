@@ -185,7 +185,7 @@ async def test_credentials_that_the_engine_rejects_are_reported(remote: Remote) 
         await identify_engine(strange)
 
 
-@pytest.mark.parametrize("way", ["unix", "tls", "ssh"])
+@pytest.mark.parametrize("way", ["unix", pytest.param("tls", marks=pytest.mark.long), "ssh"])
 async def test_an_application_runs_on_the_server_it_names(
     operator: Operator, remote: Remote, engine: Engine, way: str
 ) -> None:
@@ -317,6 +317,7 @@ async def test_two_engines_with_one_id_stay_separate_servers(
         assert len(await watches.select_watches(connection, own.engine_id, [None, server.server_id])) == 2
 
 
+@pytest.mark.long
 async def test_a_cloned_engine_does_not_replace_the_missing_one(operator: Operator, remote: Remote) -> None:
     server = await operator.server("clone", remote.unix)
     assert (await operator.ended(await operator.ask("there", server))).status is Status.SUCCEEDED

@@ -31,6 +31,7 @@ from gateway.worker import execution, retry
 from tests.support.api_client import VAULT, Web
 from tests.support.claiming import claim_one
 from tests.support.command_line import gateway_process
+from tests.support.databases import database_settings
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import DeployedApp
 
@@ -41,7 +42,9 @@ ENGINE = "reasons-engine"
 
 
 @pytest.fixture
-async def heard(tmp_path: Path, dockerd: PrivateEngine) -> AsyncIterator[tuple[GatewayProcess, list[str]]]:
+async def heard(
+    tmp_path: Path, dockerd: PrivateEngine, postgres_server: str
+) -> AsyncIterator[tuple[GatewayProcess, list[str]]]:
     """A gateway, and what people are told by it."""
     alerts: list[str] = []
 
@@ -53,6 +56,7 @@ async def heard(tmp_path: Path, dockerd: PrivateEngine) -> AsyncIterator[tuple[G
     application.router.add_post("/", hear)
     async with TestServer(application) as server:
         settings = {"GATEWAY_ALERT_URLS": f"json://127.0.0.1:{server.port}/", "GATEWAY_LOG_FORMAT": "json"}
+        settings |= await database_settings(postgres_server, "heard")
         async with gateway_process(tmp_path / "gateway", dockerd.host, settings) as gateway:
             yield gateway, alerts
 
