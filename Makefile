@@ -161,6 +161,11 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 cli: $(READY) ## Write docs/cli.md.
 	@$(BIN)/gateway man --format markdown > docs/cli.md
 
+.PHONY: engine-filter
+engine-filter: setup ## Run tests of rollouts through deploy/socket-proxy.cfg, but one that runs a program in a container itself.
+	@command -v haproxy >/dev/null || apt-get install -y -qq --no-install-recommends haproxy >/dev/null
+	@ENGINE_FILTER=1 $(BIN)/python -m pytest -m "not long" -k "not test_the_log_can_be_read" $(or $(TESTS),tests/integration/rollout/test_container.py)
+
 .PHONY: wheel-test
 wheel-test: setup ## Install the wheel by pip alone into an empty environment, and run the demonstration and the server there.
 	@$(BIN)/python -m tests.scripts.wheel
