@@ -61,6 +61,10 @@ async def _knows_none(_digest: Digest) -> bool:
     return False
 
 
+async def _is_never_older(_deployment_id: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a rollout has to do. `satisfied_by` returns the deployment that has just done the same, or None."""
@@ -74,6 +78,9 @@ class Task:
     config_error: str | None = None
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
+    #: tells whether it was requested before the database was restored from a backup, and what the given deployment made
+    #: came later
+    is_older_than: Callable[[str], Awaitable[bool]] = _is_never_older
     #: what serves, as recorded
     previous: Running | None = None
     #: the application as the open swap runs it; None if that is not known

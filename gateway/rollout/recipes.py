@@ -297,11 +297,22 @@ async def _check_is_image(attempt: Attempt, reference: Reference, resolved: Reso
 
 
 async def _already_done(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
-    """Return an outcome when the requested version serves already and is observed healthy."""
-    if serving is None or not serving.healthy:
+    """Return an outcome when the requested version serves already and is observed healthy, or a newer one does.
+
+    What is newer is known by its order alone, except where the database was restored from a backup.
+    """
+    if serving is None:
         return None
-    if (serving.digest, serving.spec_hash) != (digest, spec_hash):
-        return None
+    if not serving.healthy or (serving.digest, serving.spec_hash) != (digest, spec_hash):
+        recorded = task.previous.deployment_id if task.previous else None
+        made_by = serving.deployment_id
+        if made_by is None or made_by == recorded or not await task.is_older_than(made_by):
+            return None
+        message = (
+            f"it was requested before the backup that the database was restored from, and {serving.name} is newer: the "
+            f"deployment {made_by} made it, which is not in the backup. To replace that, deploy again"
+        )
+        return Outcome(Status.CANCELLED, Reason(Code.CANCELLED, message))
     if task.deployment.kind is not Kind.REDEPLOY:
         reason = Reason(Code.UP_TO_DATE, f"{serving.name} already runs {digest}{digest_mismatch(task, digest)}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)

@@ -62,6 +62,22 @@ async def select_known(connection: Connection, deployment_ids: Sequence[str]) ->
     return {row["deployment_id"] for row in rows}
 
 
+async def is_older_than(connection: Connection, deployment: Deployment, made_by: str) -> bool:
+    """Tell whether it was requested before the database was restored, and what this deployment made came later."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT d.requested_at < i.restored_at
+                   AND NOT EXISTS (SELECT FROM deployments m WHERE m.deployment_id = $2)
+              FROM deployments d, installation i
+             WHERE d.deployment_id = $1
+            """,
+            deployment.deployment_id,
+            made_by,
+        )
+    )
+
+
 async def select_running(connection: Connection, application_id: str) -> Deployment | None:
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'running'",  # noqa: S608

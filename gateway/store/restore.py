@@ -57,6 +57,7 @@ async def restore_backup(
                 skipped = await _load(connection, records)
                 await _settle(connection)
                 await migrate.apply_missing(connection)
+                await connection.execute("UPDATE installation SET restored_at = now()")
                 lost = await _take_keys(connection, keyring, contents.keys)
                 event = audit.UnrecordedEvent(actor, Outcome.DONE, f"restored the backup of {backup.created_at}")
                 await audit.insert_unrecorded(connection, [event])

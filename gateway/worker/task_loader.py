@@ -72,6 +72,10 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         async with statement(pool) as connection:
             return await deployments.is_known_digest(connection, deployment, digest)
 
+    async def is_older_than(made_by: str) -> bool:
+        async with statement(pool) as connection:
+            return await deployments.is_older_than(connection, deployment, made_by)
+
     task = Task(
         deployment,
         application,
@@ -80,6 +84,7 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         target,
         config_error,
         knows,
+        is_older_than,
         previous,
         begun,
         in_release=part is not None,

@@ -12,7 +12,7 @@ from gateway.cli.demo.process import until
 from gateway.docker.engine.client import Engine
 from gateway.model.audit import Actor
 from gateway.model.deployments import Kind, Status
-from gateway.store import restore
+from gateway.store import queue, restore
 from gateway.store.backup import write_backup
 from gateway.store.database import Pool
 from gateway.store.encryption import FixedKeys
@@ -73,6 +73,38 @@ async def test_a_version_newer_than_the_backup_is_told_serves_on_and_is_deployed
             "SELECT deployment_id FROM deployments WHERE application_id = $1 ORDER BY created_at", app.application_id
         )
         assert [row["deployment_id"] for row in asked] == [first.deployment_id, last.deployment_id]
+
+
+async def test_what_was_asked_for_before_the_backup_replaces_nothing_newer(
+    app: DeployedApp, engine: Engine, pushes: Pushes, postgres: str, dockerd: PrivateEngine, tmp_path: Path
+) -> None:
+    await pushes("v1")
+    await app.ask(Kind.DEPLOY)
+    # Asked for in the backup, and not begun: another image than what came later.
+    await pushes("v2", "other")
+    await app.pool.execute(
+        "INSERT INTO deployments (application_id, kind, forced, title, reference, next_attempt_at, wait_length)"
+        " VALUES ($1, 'deploy', true, 'asked', $2, now() + interval '1 hour', interval '1 hour')",
+        app.application_id,
+        pushes.name("other"),
+    )
+    path = await backed_up(app.pool, tmp_path / "backup")
+    await app.pool.execute("DELETE FROM deployments WHERE status = 'queued'")
+    await pushes("v3")
+    newer = await app.ask(Kind.DEPLOY)
+    serving = await app.serving()
+    async with restored(app, postgres, path) as again, a_gateway(again.pool, engine, dockerd.host):
+        await again.pool.execute("UPDATE deployments SET next_attempt_at = now() WHERE status = 'queued'")
+        async with again.pool.acquire() as connection:
+            await queue.notify(connection)
+        ended = await again.ended((await again.newest()).deployment_id)
+        assert ended.status is Status.CANCELLED
+        assert ended.reason is not None
+        assert f"the deployment {newer.deployment_id} made it" in ended.reason.message
+        assert (await app.serving()).container_id == serving.container_id
+        # Asked for again, it is done.
+        await again.set(docker_image=pushes.name("other"))
+        assert (await again.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
 async def test_a_rollout_that_was_under_way_in_the_backup_replaces_nothing_newer(

@@ -104,7 +104,7 @@ async def test_a_restored_database_has_every_row_and_the_schema(
     after = await content(empty)
     del before["of_somebody"]
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"deployments", "audit"}
+    assert changed == {"deployments", "audit", "installation"}
     assert await empty.fetchval("SELECT lease_until <= now() AND epoch = 7 FROM deployments WHERE status = 'running'")
     # Numbers go on behind the highest, and what a person did is recorded.
     assert await empty.fetchval("SELECT action FROM audit ORDER BY number DESC LIMIT 1") == "restore"
