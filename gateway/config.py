@@ -18,7 +18,9 @@ from gateway.model.group_scopes import parse_groups
 
 _PREFIX = "GATEWAY_"
 _FILE = "_file"
-_SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert_urls", "oidc_client_secret"})
+_SECRETS = frozenset(
+    {"database_url", "master_key", "former_master_keys", "alert_urls", "oidc_client_secret", "otlp_headers"}
+)
 # Variables that Docker and Kubernetes inject for a service called "gateway": they are no settings.
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
@@ -194,6 +196,15 @@ class Settings(BaseModel):
         description="Which groups may do what: SCOPE=GROUP, comma-separated, for example admin=platform,read=*. "
         "The highest scope counts; * is everybody who signs in.",
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="URL of a receiver of OpenTelemetry, over HTTP, that gets a trace of each deployment; unset: "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, else none. See docs/monitoring.md.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None,
+        description="Headers for it, like name=value,name=value; unset: `OTEL_EXPORTER_OTLP_HEADERS`.",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
 
@@ -205,7 +216,7 @@ class Settings(BaseModel):
             raise ValueError("an address and a port are needed, for example 127.0.0.1:8080")
         return text
 
-    @field_validator("public_url", "trivy_server", "oidc_issuer")
+    @field_validator("public_url", "trivy_server", "oidc_issuer", "otlp_endpoint")
     @classmethod
     def _public(cls, text: str | None) -> str | None:
         if text is None:
@@ -292,6 +303,10 @@ class Settings(BaseModel):
                 del given[name]
         given.setdefault("data_dir", str(data_directory(environ)))
         given.setdefault("docker_host", environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+        if (endpoint := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")).startswith(("http://", "https://")):
+            given.setdefault("otlp_endpoint", endpoint)
+        if headers := environ.get("OTEL_EXPORTER_OTLP_HEADERS"):
+            given.setdefault("otlp_headers", headers)
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -349,4 +364,5 @@ def load() -> Settings:
     settings = Settings.from_environ(os.environ)
     for name in (*_SECRETS, "api_key"):
         os.environ.pop(_PREFIX + name.upper(), None)
+    os.environ.pop("OTEL_EXPORTER_OTLP_HEADERS", None)
     return settings

@@ -1,7 +1,7 @@
 """Store deliveries with what they caused, and detect duplicates. See `delivery_log` for reading them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.model.errors import NotFound
 from gateway.model.events import Ignored
@@ -59,6 +59,14 @@ async def insert_delivery(
     )
     if not stored:
         raise NotFound(_DELETED)
+
+
+async def select_first_received(connection: Connection, delivery_ids: Sequence[str]) -> datetime | None:
+    """Return when the first of these deliveries came; None where there is none, or none any more."""
+    received: datetime | None = await connection.fetchval(
+        "SELECT min(received_at) FROM deliveries WHERE delivery_id = ANY($1)", delivery_ids
+    )
+    return received
 
 
 async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:

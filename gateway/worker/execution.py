@@ -44,6 +44,7 @@ from gateway.worker.engine_worker import Claimed
 from gateway.worker.gates import Gatekeeper
 from gateway.worker.metrics import STEPS, count_rollout
 from gateway.worker.task_loader import LoadedTask, load_task
+from gateway.worker.traces import Traces
 
 _LOG = structlog.get_logger()
 
@@ -70,6 +71,8 @@ class ExecutionContext:
     alerts: AlertSink
     #: all kinds of gates, by name
     gates: Mapping[str, Gate]
+    #: None where nobody takes traces
+    traces: Traces | None = None
 
 
 class _Cancelled(Exception):
@@ -155,7 +158,7 @@ class Execution:
         )
         if owned and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
             self._alert_ended(outcome.status, outcome.reason)
-        count_rollout(self.deployment.application_id, self.deployment.kind, outcome.status)
+        self._count(outcome.status)
         for record in self.journal.ended:
             STEPS.labels(record.step, outcome.status).observe(record.seconds)
         _LOG.info("Rolled out", outcome=outcome.status, digest=outcome.digest, **_reason_fields(outcome.reason))
@@ -196,12 +199,18 @@ class Execution:
         )
         _LOG.info("Postponed", outcome=postponed.status, **_reason_fields(postponed.reason))
         if postponed.status in FINISHED:
-            count_rollout(self.deployment.application_id, self.deployment.kind, postponed.status)
+            self._count(postponed.status)
         if postponed.status is Status.FAILED:
             self._alert_ended(postponed.status, postponed.reason)
         if postponed.unserved:
             _LOG.error("An application may serve nothing", name=self._name, **_reason_fields(postponed.reason))
             self._alert("it may serve nothing", postponed.reason)
+
+    def _count(self, status: Status) -> None:
+        """Let the metrics and the traces have a deployment that ended."""
+        count_rollout(self.deployment.application_id, self.deployment.kind, status)
+        if self.context.traces is not None:
+            self.context.traces.offer(self.deployment.deployment_id)
 
     # -- from outside
 

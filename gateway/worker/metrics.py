@@ -25,6 +25,7 @@ STEPS = Histogram(
     buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 VERDICTS = Counter("gateway_gate_verdicts_total", "Answers of gates about deployments.", ["kind", "verdict"])
+TRACES = Counter("gateway_traces_total", "Traces of deployments, by what became of them.", ["outcome"])
 
 #: how a rollout ends; what is superseded never began
 OUTCOMES = (Status.SUCCEEDED, Status.UNCHANGED, Status.FAILED, Status.ROLLED_BACK, Status.CANCELLED)
@@ -41,6 +42,7 @@ for _counter, _values in (
     (HEALED, product(sorted(NEEDS_HEALING))),
     (ALERTS, product(("sent", "failed", "dropped"))),
     (PROMOTIONS, product(PromotionState)),
+    (TRACES, product(("sent", "dropped"))),
     (VERDICTS, product(GATES, Verdict)),
     (STEPS, product(Step, [Status.SUCCEEDED])),
 ):

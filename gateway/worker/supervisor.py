@@ -39,6 +39,7 @@ from gateway.worker.releases import ReleaseCoordinator
 from gateway.worker.retention import begin_part_if_full, prune_expired, prune_inbox
 from gateway.worker.rollout_monitor import CHECK_INTERVAL, RolloutMonitor
 from gateway.worker.state_monitor import OBSERVE_INTERVAL, StateMonitor
+from gateway.worker.traces import Traces
 from gateway.worker.version_retention import (
     PRUNE_INTERVAL,
     REMOVE_IMAGES_INTERVAL,
@@ -97,6 +98,8 @@ class Supervisor:
         # However many engines and rollouts there are, claims and heartbeats get a connection.
         work_pool = share(pool, max(1, settings.database_connections - _RESERVED))
         self.context = ExecutionContext(work_pool, vault, registry, settings, timeouts, alerts, catalog.GATES)
+        if settings.otlp_endpoint is not None:
+            self.context.traces = Traces(work_pool, settings)
         monitor = RolloutMonitor(work_pool, vault, timeouts, alerts)
         periodic_tasks = [
             PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=self._finding(watches.select_places)),
@@ -289,6 +292,8 @@ async def supervise(
             background_tasks.start("outbox", supervisor.outbox.deliver_forever),
             background_tasks.start("bounds of the outbox", supervisor.outbox.keep_bounds_forever),
         ]
+        if (traces := supervisor.context.traces) is not None:
+            tasks.append(background_tasks.start("traces", traces.send_all))
         try:
             yield supervisor
         finally:
