@@ -196,6 +196,10 @@ $(SITE_READY): requirements-site.txt
 	@build/site-venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-site.txt
 	@touch $@
 
+.PHONY: logs
+logs: $(READY) ## Write the events of the log into docs/logs.md.
+	@$(BIN)/python -m tests.scripts.log_events
+
 .PHONY: llms
 llms: $(READY) ## Write docs/llms.txt from the documents.
 	@$(BIN)/python -m tests.scripts.llms
