@@ -151,7 +151,8 @@ proxy: setup ## Update an application behind nginx under load.
 	@$(APART) $(BIN)/python -m tests.scripts.nginx
 
 image: ## Build the container image; BASE names the Debian image with Python that it stands on.
-	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t pushdeploy .
+	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg REVISION=$$(git rev-parse HEAD) \
+	    --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) -t pushdeploy .
 
 image-test: setup ## Build the image on a Debian base made here, and run it against an engine.
 	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
