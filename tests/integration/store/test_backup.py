@@ -1,5 +1,7 @@
 """A backup holds every row of one moment, and is restored whole into an empty database or not at all."""
 
+import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gateway.cli.demo.process import until
 from gateway.model.audit import Actor
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.store import inbox_parts, migrate, restore, sealed_file
@@ -188,3 +191,35 @@ async def test_an_older_version_refuses_and_a_newer_one_migrates(
     monkeypatch.setattr(migrate, "shipped", lambda: [*shipped, later])
     await restore.restore_backup(empty, FixedKeys(OLD), tmp_path / "backup", SECRET, ACTOR)
     assert await empty.fetchval("SELECT more FROM applications") == 3
+
+
+@pytest.mark.long
+async def test_under_load_nothing_that_was_committed_before_is_missing(
+    filled: Pool, empty: Pool, tmp_path: Path
+) -> None:
+    committed: list[str] = []
+    ended = asyncio.Event()
+
+    async def push(number: int) -> None:
+        for count in itertools.count():
+            if ended.is_set():
+                return
+            name = f"{number}-{count}"
+            await filled.execute(
+                "INSERT INTO deliveries (delivery_id, endpoint_id, source, body, verdict)"
+                " VALUES ($1, 'h', 'g', repeat('x', 2000)::bytea, 'queued')",
+                name,
+            )
+            committed.append(name)
+
+    pushes = [asyncio.create_task(push(number)) for number in range(2)]
+    await until(lambda: asyncio.sleep(0, len(committed) > 100 or None))
+    before = list(committed)
+    await write(filled, tmp_path / "backup")
+    ended.set()
+    await asyncio.gather(*pushes)
+    assert len(committed) > len(before)
+
+    await restore.restore_backup(empty, FixedKeys(OLD), tmp_path / "backup", SECRET, ACTOR)
+    there = {row["delivery_id"] for row in await empty.fetch("SELECT delivery_id FROM deliveries")}
+    assert set(before) - there == set()
