@@ -26,7 +26,7 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	    test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv \
 	    && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
-	@echo "Installing Python packages"
+	@echo "Installing Python packages: this can take some minutes"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --no-build-isolation -e .
 	@touch $@

@@ -135,7 +135,7 @@ The first of these that is given:
 
 1. `--local`: none. The command opens the database of this host itself.
 2. `--context NAME`, or `GATEWAY_CONTEXT`: the gateway that `gateway login` saved under this name.
-3. `GATEWAY_URL`, with `GATEWAY_API_KEY` or `GATEWAY_API_KEY_FILE`.
+3. `GATEWAY_URL`, with `GATEWAY_API_KEY` or `GATEWAY_API_KEY_FILE`, else the key that `gateway login` saved for it.
 4. `GATEWAY_DATABASE_URL` or `GATEWAY_DATA_DIR`: the gateway that runs there; where none runs, the database.
 5. The current context: the last `gateway login`, or `gateway contexts use`.
 6. This host: the gateway that runs here; where none runs, the database in the data directory.

@@ -42,7 +42,7 @@ def _print(found: Mapping[str, Any], place: str) -> None:
             "running": found["running"],
             "queued": f"{found['queued']}, the oldest for {found['oldestSeconds']:.0f} s" if found["queued"] else 0,
             "at gates": found["waitingAtGates"],
-            "applications": states or "none was deployed yet",
+            "applications": states or "none was observed yet",
         }
     )
     if found["engines"]:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -133,7 +134,8 @@ class HttpGateway(Gateway):
         message = str(told.get("message") or f"status {status}")
         if status == http.client.UNAUTHORIZED:
             return errors.Unauthenticated(
-                f"{self.place} does not accept the key: it may be revoked or expired. Create one: gateway keys create"
+                f"{self.place} does not accept the key: it may be revoked or expired. "
+                "Where the gateway runs, create one: gateway keys create NAME"
             )
         detail = told.get("data")
         if status == http.client.NOT_FOUND and isinstance(detail, dict) and "path" not in detail:
@@ -175,6 +177,8 @@ def _headers(key: str | None, command: str) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "it speaks no TLS at this port; if that is right, its URL begins with http://"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

@@ -142,7 +142,7 @@ def parse_url(text: str, *, allow_private: bool) -> URL:
     if url.user or url.password:
         raise invalid("leave the login out of the URL: the receiver knows the gateway by its signature or its token")
     if url.scheme == "http" and not allow_private:
-        raise invalid("the URL must be https://; http:// needs allowPrivate, for a network that is trusted")
+        raise invalid("the URL must be https://; http:// needs --allow-private (allowPrivate), for a trusted network")
     try:
         reach = Reach.PRIVATE if is_loopback(host) else reach_of(host)
     except ValueError:

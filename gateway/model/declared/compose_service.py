@@ -126,7 +126,7 @@ def _variables(service: Service, notes: list[str]) -> dict[str, str]:
             continue
         found |= read
         notes.append(
-            f"{service.name}.env_file: the {len(read)} variables of {path} stand in env: move secrets to envFrom"
+            f"{service.name}.env_file: the variables of {path} ({len(read)}) stand in env: move secrets to envFrom"
         )
     given = service.given.get("environment")
     for name, value in parts.pairs(given, service.at("environment")).items():
