@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.model.api_keys import Grants
 from gateway.store.database import Connection
 
 LEAST_PREFIX = 4  # characters: fewer are taken for a mistyped name
@@ -70,10 +71,53 @@ _TABLES: Mapping[Noun, _Table] = {
     Noun.WEBHOOK: _Table("endpoints", "endpoint_id", ("name",)),
 }
 
+_COVERED = """
+    SELECT application_id FROM applications LEFT JOIN environments e USING (environment_id)
+     WHERE application_id = ANY($3) OR e.project_id = ANY($4)
+"""
+_OF_APPLICATION = f"application_id IN ({_COVERED})"
 
-async def select_meant(connection: Connection, noun: Noun, word: str, most: int) -> list[Found]:
-    """Return what the word means: what has this id, else this name, else the ids that begin with it."""
-    of = _TABLES[noun]
+
+def _of_members(table: str, key: str) -> str:
+    members = f"SELECT application_id FROM {table} m WHERE m.{key} = {table.removesuffix('_members')}s.{key}"  # noqa: S608
+    return f"EXISTS ({members}) AND NOT EXISTS ({members} AND application_id NOT IN ({_COVERED}))"
+
+
+#: what belongs to applications or projects, and which of it is those applications' ($3) and projects' ($4)
+_OWN: Mapping[Noun, str] = {
+    Noun.ALERT: f"({_OF_APPLICATION} OR project_id = ANY($4))",
+    Noun.APPLICATION: _OF_APPLICATION,
+    Noun.APPROVAL: _OF_APPLICATION,
+    Noun.DEPLOYMENT: _OF_APPLICATION,
+    Noun.ENVIRONMENT: "project_id = ANY($4)",
+    Noun.GATE: f"""
+        ({_OF_APPLICATION} OR project_id = ANY($4)
+         OR environment_id IN (SELECT environment_id FROM environments WHERE project_id = ANY($4)))
+    """,  # noqa: S608 - constants
+    Noun.GROUP: _of_members("group_members", "group_id"),
+    Noun.PROJECT: "project_id = ANY($4)",
+    Noun.RELEASE: _of_members("release_members", "release_id"),
+    Noun.SUBSCRIPTION: _OF_APPLICATION,
+}
+OWNED = frozenset(_OWN)
+
+
+def _limited(noun: Noun, grants: Grants | None) -> tuple[str, list[list[str]]]:
+    """Return the condition for what these grants cover, and its arguments. Requires that the noun is one of OWNED."""
+    if grants is None:
+        return "true", []
+    # Not all conditions use $3, and PostgreSQL must know its type.
+    return f"$3::text[] IS NOT NULL AND {_OWN[noun]}", [list(grants.applications), list(grants.projects)]
+
+
+async def select_meant(
+    connection: Connection, noun: Noun, word: str, most: int, grants: Grants | None = None
+) -> list[Found]:
+    """Return what the word means: what has this id, else this name, else the ids that begin with it.
+
+    With grants, what they do not cover is as if it were not there.
+    """
+    of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     matches = [f"{column} = $1" for column in (of.id, *of.names)]
     if len(word) >= LEAST_PREFIX:
         matches.append(f"{of.id} ^@ $1")
@@ -83,30 +127,38 @@ async def select_meant(connection: Connection, noun: Noun, word: str, most: int)
         WITH found AS (SELECT {of.id} AS id, {of.shown} AS name,
                               CASE {ranks} END AS rank
                          FROM {of.table}
-                        WHERE ({" OR ".join(matches)}) AND {of.only}
+                        WHERE ({" OR ".join(matches)}) AND {of.only} AND {own}
+                        ORDER BY rank
                         LIMIT 10000)
         SELECT id, name FROM found WHERE rank = (SELECT min(rank) FROM found) ORDER BY name, id LIMIT $2
         """,  # noqa: S608 - constants
         word,
         most,
+        *covered,
     )
     return [Found(row["id"], row["name"]) for row in rows]
 
 
-async def select_beginning(connection: Connection, noun: Noun, start: str, most: int) -> list[Found]:
-    """Return what has a name, or else an id, that begins so; the newest of what has no name."""
-    of = _TABLES[noun]
+async def select_beginning(
+    connection: Connection, noun: Noun, start: str, most: int, grants: Grants | None = None
+) -> list[Found]:
+    """Return what has a name, or else an id, that begins so; the newest of what has no name.
+
+    With grants, only what they cover.
+    """
+    of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     columns = (*of.names, of.id)
     order = "name, id" if of.names else f"{of.time} DESC"
     rows = await connection.fetch(
         f"""
         SELECT {of.id} AS id, {of.shown} AS name
           FROM {of.table}
-         WHERE ({" OR ".join(f"{column} ^@ $1" for column in columns)}) AND {of.only}
+         WHERE ({" OR ".join(f"{column} ^@ $1" for column in columns)}) AND {of.only} AND {own}
          ORDER BY {order}
          LIMIT $2
         """,  # noqa: S608 - constants
         start,
         most,
+        *covered,
     )
     return [Found(row["id"], row["name"]) for row in rows]

@@ -39,6 +39,13 @@ class ResourceOwner:
 
 _OWNER = "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
 
+_OWNER_OF_ALERT = """
+    SELECT t.application_id, coalesce(t.project_id, e.project_id) AS project_id
+      FROM alerts t
+      LEFT JOIN applications a USING (application_id)
+      LEFT JOIN environments e USING (environment_id)
+"""
+
 
 def _has_part(parts: str, field: str) -> str:
     named = f"jsonb_build_object('{field}', $1::text)"
@@ -60,13 +67,8 @@ _SELECT: Mapping[ResourceKind, str] = {
          WHERE gate_id = $1
     """,
     ResourceKind.APPROVAL: f"{_OWNER} JOIN approvals p USING (application_id) WHERE approval_id = $1",
-    ResourceKind.ALERT: "SELECT application_id, project_id FROM alerts WHERE alert_id = $1",
-    ResourceKind.ALERT_DELIVERY: """
-        SELECT a.application_id, a.project_id
-          FROM outbox_deliveries d
-          JOIN alerts a USING (alert_id)
-         WHERE delivery_id = $1
-    """,
+    ResourceKind.ALERT: f"{_OWNER_OF_ALERT} WHERE alert_id = $1",
+    ResourceKind.ALERT_DELIVERY: f"{_OWNER_OF_ALERT} JOIN outbox_deliveries d USING (alert_id) WHERE delivery_id = $1",
     ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
     ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }

@@ -12,9 +12,8 @@ from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.errors import Conflict, Forbidden, NotFound
 from gateway.store import applications, lookup, resource_owners
-from gateway.store.database import Connection, statement
-from gateway.store.lookup import Found, Noun
-from gateway.store.resource_owners import ResourceKind
+from gateway.store.database import statement
+from gateway.store.lookup import Noun
 
 procedures = Procedures()
 
@@ -22,19 +21,6 @@ _MOST = 200  # that one word may mean
 _SHOWN = 5  # of those, in the message
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
-#: what belongs to applications or projects: a restricted key finds its own
-_OWNED: Mapping[Noun, ResourceKind] = {
-    Noun.ALERT: ResourceKind.ALERT,
-    Noun.APPLICATION: ResourceKind.APPLICATION,
-    Noun.APPROVAL: ResourceKind.APPROVAL,
-    Noun.DEPLOYMENT: ResourceKind.DEPLOYMENT,
-    Noun.ENVIRONMENT: ResourceKind.ENVIRONMENT,
-    Noun.GATE: ResourceKind.GATE,
-    Noun.GROUP: ResourceKind.GROUP,
-    Noun.PROJECT: ResourceKind.PROJECT,
-    Noun.RELEASE: ResourceKind.RELEASE,
-    Noun.SUBSCRIPTION: ResourceKind.SUBSCRIPTION,
-}
 _LISTINGS: Mapping[Noun, str] = {
     Noun.APPLICATION: "apps list",
     Noun.DELIVERY: "deliveries list",
@@ -77,8 +63,7 @@ async def select_one(context: Context, given: Wanted) -> Answer:
     """
     _require(context.caller, given.kind)
     async with statement(context.pool) as connection:
-        meant = await lookup.select_meant(connection, given.kind, given.word, _MOST)
-        found = await _visible(connection, context.caller, given.kind, meant)
+        found = await lookup.select_meant(connection, given.kind, given.word, _MOST, context.caller.grants)
     if not found:
         raise NotFound(_missing(given.kind, given.word))
     if len(found) > 1:
@@ -96,10 +81,8 @@ async def select_all(context: Context, given: Beginning) -> Answer:
     """
     _require(context.caller, given.kind)
     async with statement(context.pool) as connection:
-        most = given.limit if context.caller.grants is None else _MOST
-        found = await lookup.select_beginning(connection, given.kind, given.start, most)
-        seen = await _visible(connection, context.caller, given.kind, found)
-    return Answer([Meant.make(one) for one in seen[: given.limit]])
+        found = await lookup.select_beginning(connection, given.kind, given.start, given.limit, context.caller.grants)
+    return Answer([Meant.make(one) for one in found])
 
 
 @procedures.query("lookup.names", gives=dict[str, str], access=KeyAccess.FILTERED)
@@ -119,27 +102,8 @@ def _require(caller: Caller, kind: Noun) -> None:
     """Raise Forbidden where the key may not list what is of this kind."""
     if kind is Noun.KEY:
         caller.require("lookup.one of keys", Permission.ADMIN, restriction=None)
-    if caller.grants is not None and kind not in _OWNED:
+    if caller.grants is not None and kind not in lookup.OWNED:
         raise Forbidden(f"Key {caller.name!r} may use only {caller.grants}. A {kind} needs an unrestricted key.")
-
-
-async def _visible(connection: Connection, caller: Caller, kind: Noun, found: list[Found]) -> list[Found]:
-    """Return those that the caller's key is for."""
-    if caller.grants is None:
-        return found
-    covered = await resource_owners.select_covered(connection, caller.grants)
-    if kind is Noun.APPLICATION:
-        return [one for one in found if one.id in covered]
-    seen = []
-    for one in found:
-        members = await resource_owners.select_members(connection, _OWNED[kind], one.id)
-        if members is None:
-            owner = await resource_owners.select_owner(connection, _OWNED[kind], one.id)
-            if owner and caller.grants.covers(application_id=owner.application_id, project_id=owner.project_id):
-                seen.append(one)
-        elif members and members <= covered:
-            seen.append(one)
-    return seen
 
 
 def _missing(kind: Noun, word: str) -> str:

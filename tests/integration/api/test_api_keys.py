@@ -18,7 +18,7 @@ from gateway.model.alerts import EventKind, Occurrence
 from gateway.model.api_keys import Grants, Permission
 from gateway.model.errors import InvalidInput
 from gateway.store import api_keys as keys
-from gateway.store import outbox
+from gateway.store import lookup, outbox
 from gateway.store.database import transaction
 from tests.support.api_client import Web
 from tests.support.approving import Asking
@@ -282,6 +282,35 @@ async def test_a_key_for_a_project_reaches_what_is_created_in_it(web: Web) -> No
             assert (await web.post("/api/application.create", {"name": "new", **elsewhere}))[0] == 403
         moved = {"applicationId": "mine", "environmentId": theirs["environmentId"]}
         assert (await web.post("/api/application.update", moved))[0] == 403
+
+
+async def test_a_restricted_key_finds_its_own_as_if_nothing_else_were_there(web: Web) -> None:
+    mine = await an_application(web, "mine")
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO projects (name) SELECT 'other ' || n FROM generate_series(1, 250) AS n;"
+            "INSERT INTO environments (environment_id, project_id, name)"
+            " SELECT '0' || project_id, project_id, 'production' FROM projects WHERE name LIKE 'other %'"
+        )
+    await web.mutate("application.create", name=mine["environmentId"][:4], applicationId="theirs")
+    key, _ = await a_key(web, projects=[mine["projectId"]])
+    async with asking_with(web, key):
+        found = await web.query("lookup.one", kind="environment", word="production")
+        assert found["id"] == mine["environmentId"]
+        assert [one["id"] for one in await web.query("lookup.all", kind="environment", limit=1)] == [found["id"]]
+        for kind in lookup.OWNED:
+            assert "theirs" not in str(await web.query("lookup.all", kind=kind))
+        for noun in ("alert", "gate", "group", "application"):
+            assert (await web.query("lookup.all", kind=noun)) != []
+
+
+async def test_a_key_for_a_project_may_use_the_alerts_of_its_applications(web: Web) -> None:
+    mine, theirs = await an_application(web, "mine"), await an_application(web, "theirs")
+    key, _ = await a_key(web, projects=[mine["projectId"]])
+    async with asking_with(web, key):
+        assert (await web.query("alert.one", alertId=mine["alertId"]))["applicationId"] == "mine"
+        assert (await web.post("/api/alert.remove", {"alertId": theirs["alertId"]}))[0] == 403
+        await web.mutate("alert.replay", alertDeliveryId=mine["alertDeliveryId"])
 
 
 async def test_a_projects_variables_are_shown_only_to_keys_for_the_whole_project(web: Web) -> None:
