@@ -34,7 +34,7 @@ class AddressRefused(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of any status."""
+    """An answer of any status. The case of the names of `headers` means nothing."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,7 +60,7 @@ def parse_retry_after(text: str, now: datetime) -> float | None:
         return min(float(text[:9]), _LONGEST_WAIT)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return min(max((at - now).total_seconds(), 0.0), _LONGEST_WAIT)
@@ -134,7 +134,7 @@ class Sender:
                 allow_redirects=False,
             ) as response:
                 text = await _read(response, host)
-                return Answer(response.status, dict(response.headers), text)
+                return Answer(response.status, response.headers, text)
         except AddressRefused as error:
             raise Undelivered(str(error)) from error
         except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:

@@ -77,3 +77,4 @@ def test_a_receiver_may_ask_to_wait_in_either_form_and_for_six_hours_at_most() -
     now = datetime(2026, 11, 30, 8, 0, tzinfo=UTC)
     asked = ("120", "Mon, 30 Nov 2026 08:01:00 GMT", "Mon, 30 Nov 2026 07:00:00 GMT", "9" * 40, "-5", "soon", "")
     assert [parse_retry_after(one, now) for one in asked] == [120, 60, 0, 21600, None, None, None]
+    assert parse_retry_after(f"1 Jan {'9' * 20} 1:1:1", now) is None
