@@ -68,7 +68,7 @@ class InvalidYaml(InvalidInput):
 
 @dataclass(slots=True)
 class _Node:
-    """A part of the text. `size` counts the values in it."""
+    """A part of the text. `size` counts the values in it, `height` how deep they are nested."""
 
     mark: Mark
     kind: str
@@ -77,6 +77,7 @@ class _Node:
     items: list["_Node"] = field(default_factory=list)
     pairs: list[tuple["_Node", "_Node"]] = field(default_factory=list)
     size: int = 1
+    height: int = 0
 
 
 def parse(text: str) -> Document:
@@ -84,7 +85,10 @@ def parse(text: str) -> Document:
     if len(text) > MAX_LENGTH:
         raise InvalidYaml(Mark(1, 1), f"a file has at most {MAX_LENGTH} characters")
     try:
+        text.encode()
         node = _Composer(yaml.parse(text, Loader=_Loader)).document()
+    except UnicodeEncodeError as error:
+        raise InvalidYaml(_position(text, error.start), "half of a surrogate pair is no character") from error
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         raise InvalidYaml(_mark(at) if at else Mark(1, 1), error.problem or error.context or "not YAML") from error
@@ -92,6 +96,10 @@ def parse(text: str) -> Document:
         raise InvalidYaml(Mark(1, 1), " ".join(str(error).split())) from error
     marks: dict[Path, Mark] = {}
     return Document(None if node is None else _construct(node, (), marks), marks)
+
+
+def _position(text: str, at: int) -> Mark:
+    return Mark(text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
 
 
 def _mark(at: Any) -> Mark:
@@ -116,10 +124,9 @@ class _Composer:
 
     def _node(self, event: Any, depth: int) -> _Node:
         mark = _mark(event.start_mark)
-        if depth > MAX_DEPTH:
-            raise InvalidYaml(mark, f"values are nested at most {MAX_DEPTH} deep")
+        self._limit(depth, mark)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, mark)
+            return self._alias(event.anchor, mark, depth)
         if event.tag is not None and event.tag not in {"!", "tag:yaml.org,2002:str"}:
             raise InvalidYaml(mark, f"the tag {event.tag} means nothing here: leave it out")
         if event.anchor is not None:
@@ -135,11 +142,17 @@ class _Composer:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, anchor: str, mark: Mark) -> _Node:
+    @staticmethod
+    def _limit(depth: int, mark: Mark) -> None:
+        if depth > MAX_DEPTH:
+            raise InvalidYaml(mark, f"values are nested at most {MAX_DEPTH} deep")
+
+    def _alias(self, anchor: str, mark: Mark, depth: int) -> _Node:
         if anchor not in self._anchors:
             raise InvalidYaml(mark, f"there is no anchor &{anchor} before this alias")
         if (node := self._anchors[anchor]) is None:
             raise InvalidYaml(mark, f"*{anchor} stands inside of what it names")
+        self._limit(depth + node.height, mark)
         return node
 
     def _sequence(self, mark: Mark, depth: int) -> _Node:
@@ -165,6 +178,7 @@ class _Composer:
 
     def _grow(self, node: _Node, part: _Node) -> None:
         node.size += part.size
+        node.height = max(node.height, part.height + 1)
         if node.size > MAX_VALUES:
             raise InvalidYaml(part.mark, f"a file has at most {MAX_VALUES} values, with those that aliases repeat")
 
@@ -210,7 +224,7 @@ def _scalar(node: _Node) -> Any:
     if len(digits) > _LONGEST_NUMBER:
         raise InvalidYaml(node.mark, "this number is too long: if it is a text, quote it")
     number = int(text) if _INTEGER.fullmatch(text) else float(text)
-    if not math.isfinite(number) or abs(number) > _LARGEST:
+    if not abs(number) <= _LARGEST:  # nor is infinity
         raise InvalidYaml(node.mark, "this number is too large: if it is a text, quote it")
     return number
 

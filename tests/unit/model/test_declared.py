@@ -81,6 +81,23 @@ def test_aliases_may_repeat_a_value_but_not_a_million_times() -> None:
         yaml_text.parse(bomb)
 
 
+@pytest.mark.parametrize(
+    ("text", "where", "why"),
+    [
+        ("a: 1\nb: \ud800", "line 2, column 4", "surrogate"),
+        (f"a: {'9' * 399}", "line 1, column 4", "too large"),
+        (
+            "".join(f"a{one}: &a{one} {'[' * 40}{f'*a{one - 1}' if one else 1}{']' * 40}\n" for one in range(30)),
+            "line 2, column 49",
+            "nested",
+        ),
+    ],
+)
+def test_hostile_text_is_refused_as_what_is_no_yaml(text: str, where: str, why: str) -> None:
+    with pytest.raises(InvalidYaml, match=f"^{where}: .*{why}"):
+        yaml_text.parse(text)
+
+
 @_QUIET
 @given(
     st.dictionaries(
