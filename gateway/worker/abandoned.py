@@ -25,20 +25,23 @@ async def remove_abandoned(pool: Pool, engine: Engine, current: Snapshot, as_of:
 
     Nothing is removed while anything is under way with the application, nor what may be all that serves it.
     """
-    candidates = {
-        one.labels[DEPLOYMENT]: one
-        for one in current.containers.values()
-        if {APPLICATION, DEPLOYMENT} <= one.labels.keys() and ORIGIN not in one.labels and names.NEW in one.name
-    }
+    candidates = [one for one in current.containers.values() if is_named_new(one)]
     if not candidates:
         return
     async with statement(pool) as connection:
-        ended = await deployments.select_abandoned(connection, list(candidates), as_of)
-    for deployment_id, (application_id, app_name) in ended.items():
-        one = candidates[deployment_id]
+        ended = await deployments.select_abandoned(connection, {one.labels[DEPLOYMENT] for one in candidates}, as_of)
+    for one in candidates:
+        application_id, app_name = ended.get(one.labels[DEPLOYMENT], (None, ""))
         if one.labels[APPLICATION] == application_id and never_served(one, app_name, current.containers):
             _LOG.info("Removing the container of a deployment that has ended", container=one.name)
             await retention.remove_new(engine, app_name, one.container_id)
+
+
+def is_named_new(one: ListedContainer) -> bool:
+    """Tell whether it has the labels of a deployment and the very name for its new container: others copy labels."""
+    if ORIGIN in one.labels or APPLICATION not in one.labels or DEPLOYMENT not in one.labels:
+        return False
+    return one.name.endswith(names.new("", one.labels[DEPLOYMENT]))
 
 
 def never_served(one: ListedContainer, app_name: str, there: Mapping[str, ListedContainer]) -> bool:

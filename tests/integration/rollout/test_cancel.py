@@ -7,13 +7,14 @@ import pytest
 from gateway.cli.demo.process import free_port, until
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine.client import ReachedEngine
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, ORIGIN
 from gateway.docker.snapshot import ListedContainer
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Deployment, Kind, Status, Step, Swap
 from gateway.model.errors import Code, Conflict, NotFound, Postponed
 from gateway.queue import cancel, enqueue
 from gateway.store import applications, cancellations, deployments, queue_position, steps
-from gateway.worker.abandoned import never_served
+from gateway.worker.abandoned import is_named_new, never_served
 from gateway.worker.state_monitor import StateMonitor
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, DeployedApp, RecordedAlerts
@@ -180,6 +181,22 @@ def test_what_may_be_all_that_serves_is_not_taken_for_abandoned(state: str, serv
     there = {} if serving is None else {"web": ListedContainer("o", "web", serving, "", "i", {})}
     assert never_served(one, "web", there) is goes
     assert not never_served(one, "we", there)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "ours"),
+    [
+        ("web.new.0123456789ab", {}, True),
+        ("web.new.try", {}, False),
+        ("web.new.0123456789ab", {ORIGIN: "c"}, False),
+        ("web.new.", {DEPLOYMENT: "another"}, False),
+    ],
+)
+def test_a_copy_with_the_labels_of_a_deployment_is_not_taken_for_its_container(
+    name: str, labels: dict[str, str], ours: bool
+) -> None:
+    known = {APPLICATION: "a", DEPLOYMENT: "0123456789abcdef"}
+    assert is_named_new(ListedContainer("n", name, "running", "", "i", known | labels)) is ours
 
 
 async def test_an_ended_or_unknown_deployment_cannot_be_cancelled(app: DeployedApp, pushes: Pushes) -> None:
