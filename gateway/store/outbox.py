@@ -350,8 +350,13 @@ async def select_deliveries(
     alert_ids: Sequence[str] | None = None,
     application_ids: Sequence[str] | None = None,
     state: str | None = None,
+    set_on: tuple[Collection[str], Collection[str]] | None = None,
 ) -> list[LoggedDelivery]:
-    """Return a page of the deliveries; of these alerts, or about these applications, where they are given."""
+    """Return a page of the deliveries; of these alerts, or about these applications, where they are given.
+
+    With `set_on`, only of alerts that are set on these applications or projects.
+    """
+    applications, projects = set_on or (None, ())
     rows = await connection.fetch(
         f"""
         SELECT d.delivery_id, d.alert_id, a.name AS alert_name, d.state::text, d.attempts, d.next_attempt_at,
@@ -361,6 +366,7 @@ async def select_deliveries(
           JOIN alerts a USING (alert_id)
          WHERE (d.queued_at, d.delivery_id) < ($1, $2) AND ($4::text[] IS NULL OR d.alert_id = ANY($4))
            AND ($5::text[] IS NULL OR d.application_id = ANY($5)) AND ($6::text IS NULL OR d.state = $6::outbox_state)
+           AND ($7::text[] IS NULL OR a.application_id = ANY($7) OR a.project_id = ANY($8))
          ORDER BY d.queued_at DESC, d.delivery_id DESC
          LIMIT $3
         """,  # noqa: S608 - a constant
@@ -368,6 +374,8 @@ async def select_deliveries(
         None if alert_ids is None else list(alert_ids),
         None if application_ids is None else list(application_ids),
         state,
+        None if applications is None else list(applications),
+        list(projects),
     )
     return [
         LoggedDelivery(

@@ -351,18 +351,24 @@ async def test(context: Context, given: Named) -> Answer:
 
 @procedures.query("alert.deliveries", gives=list[AlertDeliveryRow], access=KeyAccess.FILTERED)
 async def select_deliveries(context: Context, given: Deliveries) -> Answer:
-    """List what receivers were told, or are to be told, newest first."""
+    """List what receivers were told, or are to be told, newest first.
+
+    A restricted key gets only what is of its own alerts.
+    """
     grants, page = context.caller.grants, given.page
     async with statement(context.pool) as connection:
         applications = None if given.application_id is None else [given.application_id]
+        covered = frozenset[str]() if grants is None else await resource_owners.select_covered(connection, grants)
         if grants is not None and applications is None:
-            applications = list(await resource_owners.select_covered(connection, grants))
+            applications = list(covered)
         found = await outbox.select_deliveries(
             connection,
             page,
             alert_ids=None if given.alert_id is None else [given.alert_id],
             application_ids=applications,
             state=given.state,
+            # Who else is told, and why that fails, is not for a key that does not see that alert.
+            set_on=None if grants is None else (covered, grants.projects),
         )
     return paged(found, page, lambda one: (one.queued_at, one.delivery_id), AlertDeliveryRow.from_delivery)
 

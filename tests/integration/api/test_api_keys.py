@@ -313,6 +313,19 @@ async def test_a_key_for_a_project_may_use_the_alerts_of_its_applications(web: W
         await web.mutate("alert.replay", alertDeliveryId=mine["alertDeliveryId"])
 
 
+async def test_a_restricted_key_does_not_see_what_alerts_of_the_whole_gateway_tell(web: Web) -> None:
+    hook = {"name": "for all", "receiver": "webhook", "address": "https://hooks.example.com"}
+    await web.mutate("alert.create", **hook)
+    mine = await an_application(web, "mine")
+    keys_of_mine = [await a_key(web, projects=[mine["projectId"]]), await a_key(web, "mine")]
+    assert len(await web.query("alert.deliveries", applicationId="mine")) > 1
+    for key, _ in keys_of_mine:
+        async with asking_with(web, key):
+            for given in ({}, {"applicationId": "mine"}):
+                seen = await web.query("alert.deliveries", **given)
+                assert {one["alertName"] for one in seen} == {"mine"}
+
+
 async def test_a_projects_variables_are_shown_only_to_keys_for_the_whole_project(web: Web) -> None:
     ids = await an_application(web, "mine")
     assert [one["env"] for one in await web.query("project.all")] == ["P=mine"]
