@@ -166,6 +166,12 @@ async def plan_declaration(context: Context, given: Plan) -> Answer:
     objects = objects_of(document)
     if len(objects) > MAX_OBJECTS:
         raise InvalidInput(f"a declaration has at most {MAX_OBJECTS} objects: make several", field="document")
+    if given.prune and "declaration" not in document.model_fields_set:
+        raise InvalidInput(
+            "files without a name share what they made, so nothing of it is removed: name the declaration in the file: "
+            "declaration: NAME",
+            field="document.declaration",
+        )
     found = await plan(
         context,
         objects,

@@ -69,7 +69,8 @@ def convert(given: Any, source: Source) -> Converted:
         made[name] = compose_service.application_of(found, notes)
     notes += _networks(whole, made, project)
     notes += [f"${name}: it is not set, so it is empty" for name in sorted(interpolation.unset)]
-    return Converted(_placed(made, _group(whole["services"], made, project, source, notes), source), notes)
+    groups = _group(whole["services"], made, project, source, notes)
+    return Converted(_placed(source.project or project, made, groups, source), notes)
 
 
 def _top_note(name: str) -> str:
@@ -84,8 +85,8 @@ def _project_name(given: Any, directory: str) -> str:
     return _NAME.sub("", text.lower()).lstrip("_-") or "default"
 
 
-def _placed(made: Mapping[str, Any], groups: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    document: dict[str, Any] = {"declaration": source.project or "default"}
+def _placed(name: str, made: Mapping[str, Any], groups: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    document: dict[str, Any] = {"declaration": name}
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", document["declaration"]) is None:
         del document["declaration"]
     if source.project is None:

@@ -109,6 +109,8 @@ async def test_only_what_was_made_for_a_declaration_is_removed_with_it(declaring
     await declaring.apply(document)
     empty = {"declaration": "mine"}
     assert not (await declaring.plan(empty))["differs"]
+    status, answer = await declaring.call("declaration.plan", {"document": {}, "prune": True})
+    assert (status, "name the declaration" in answer["message"]) == (400, True), answer
     other = await declaring.plan({"declaration": "other"}, prune=True)
     assert not other["differs"]
     planned = await declaring.plan(empty, prune=True)

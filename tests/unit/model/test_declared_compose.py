@@ -195,3 +195,16 @@ def test_services_keep_the_names_of_compose_and_the_order_becomes_waves() -> Non
     assert any(one.startswith("job: left out") for one in converted.notes)
     with_job = convert(yaml_text.parse(text).value, Source("/x", profiles=frozenset({"jobs"})))
     assert with_job.document["applications"].keys() == {"web", "api", "db", "job"}
+
+
+@pytest.mark.parametrize(
+    ("top", "source", "expected"),
+    [
+        ("name: blog\n", _SOURCE, "blog"),
+        ("", _SOURCE, "shop"),
+        ("name: blog\n", Source("/srv/shop", project="Live"), "Live"),
+    ],
+)
+def test_a_declaration_is_named_as_compose_names_the_project(top: str, source: Source, expected: str) -> None:
+    converted = convert(yaml_text.parse(f"{top}services: {{web: {{image: x}}}}").value, source)
+    assert converted.document["declaration"] == expected
