@@ -11,6 +11,8 @@ from gateway.model.errors import Forbidden, InvalidInput
 
 ScopeName: TypeAlias = Literal["read", "deploy", "admin"]
 
+#: how the name of a key ends that `gateway open` made
+SIGN_IN_SUFFIX = " (gateway open)"
 MAX_LIFETIME = timedelta(days=3650)
 
 _LIFETIME = re.compile(r"(\d{1,8})([smhdwy])", re.ASCII)

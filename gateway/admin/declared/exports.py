@@ -12,13 +12,14 @@ from gateway.docker import adoption
 from gateway.docker.container import adopted_spec
 from gateway.docker.engine.client import Engine
 from gateway.model.adoption import AdoptedSpec
+from gateway.model.api_keys import SIGN_IN_SUFFIX
 from gateway.model.configuration import Configuration
 from gateway.model.declared.forms import MAX_OBJECTS
 from gateway.model.declared.objects import Kind, ObjectPath, is_in
 from gateway.model.declared.secrets import SUFFIX, UNCHANGED
 from gateway.model.declared.states import Secret, State, Variables
 from gateway.model.errors import Forbidden, GatewayError, InvalidInput, RolloutError, Unavailable
-from gateway.store import applications, declared
+from gateway.store import api_keys, applications, declared
 from gateway.store.database import Connection
 
 _OF_NO_PROJECT = (Kind.SERVER, Kind.REGISTRY, Kind.GROUP, Kind.WEBHOOK, Kind.ALERT, Kind.KEY)
@@ -106,7 +107,19 @@ async def _add_all(connection: Connection, context: Context, references: Referen
         return
     for object_id in await _ids(connection, references, kind):
         path = await path_of(connection, kind, object_id)
+        if kind is Kind.KEY and await _expires(connection, object_id, made):
+            continue
         await _add(connection, context, path, object_id, made)
+
+
+async def _expires(connection: Connection, key_id: str, made: Export) -> bool:
+    """Tell whether a key expires, which a declaration cannot say: applied again, it would stay for ever."""
+    found = await api_keys.select_key(connection, key_id)
+    if found.expires_at is None:
+        return False
+    if not found.name.endswith(SIGN_IN_SUFFIX):
+        made.notes.append(f"key {found.name} is left out: it expires at {found.expires_at.isoformat()}")
+    return True
 
 
 async def _add(

@@ -11,7 +11,7 @@ from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.procedures._response import Moment, Response
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.model.api_keys import MAX_LIFETIME, Grants, Permission, ScopeName
+from gateway.model.api_keys import MAX_LIFETIME, SIGN_IN_SUFFIX, Grants, Permission, ScopeName
 from gateway.model.errors import InvalidInput, NotFound, Unavailable
 from gateway.store import api_keys, gateway_address, sign_ins
 from gateway.store.api_keys import Key
@@ -154,7 +154,7 @@ async def sign_in(context: Context, given: SignIn) -> Answer:
             raise Unavailable("no gateway has served with this database yet: gateway serve")
         _, key = await api_keys.insert_key(
             connection,
-            f"{context.caller.name} (gateway open)",
+            f"{context.caller.name}{SIGN_IN_SUFFIX}",
             permission=Permission[given.scope.upper()],
             expires_at=datetime.now(UTC) + _SIGNED_IN,
         )

@@ -1,11 +1,12 @@
 """Tests of declaration.*: plan, apply and export on a real database."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from gateway.store import endpoints
+from gateway.store import api_keys, endpoints
 from tests.support.api_client import VAULT, Web
 from tests.support.declaring import Declaring
 
@@ -282,3 +283,13 @@ async def test_of_two_that_make_the_same_object_at_once_one_is_refused(declaring
     both = await asyncio.gather(*(declaring.apply_one(document, planned) for _ in range(2)))
     assert sorted(status for status, _ in both) == [200, 409]
     assert await declaring.web.count("applications") == 1
+
+
+async def test_an_export_leaves_out_the_keys_that_expire(declaring: Declaring) -> None:
+    await declaring.web.mutate("user.createApiKey", name="brief", scope="read", expiresIn=3600)
+    async with declaring.web.pool.acquire() as connection:
+        await api_keys.insert_key(connection, "me (gateway open)", expires_at=datetime.now(UTC) + timedelta(hours=1))
+    exported = await declaring.web.query("declaration.export")
+    assert not {"brief", "me (gateway open)"} & exported["document"]["keys"].keys()
+    (note,) = exported["notes"]
+    assert note.startswith("key brief is left out: it expires at ")
