@@ -14,6 +14,7 @@ from gateway.admin.declared.references import References, path_of
 from gateway.admin.declared.wanted import want
 from gateway.api.procedures._declared_session import Session
 from gateway.model.configuration_diff import Change
+from gateway.model.declared.forms import DEFAULT_NAME
 from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in, located
 from gateway.model.declared.secrets import dotted
 from gateway.model.declared.states import Difference, differences
@@ -125,7 +126,7 @@ async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -
     version = version_of(context, path.kind, current)
     if current is not None:
         owner = await store.select_declaration(connection, path.kind, current.object_id)
-        if owner not in {None, planning.declaration}:
+        if owner not in {None, planning.declaration} and takes_over(planning.declaration):
             changed.append(Difference("declaration", owner, planning.declaration))
     if base is not None and not changed:
         pending = await pending_of(session, path, current)
@@ -139,6 +140,11 @@ async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -
     applied = await session.apply(one, secrets, current)
     pending = await pending_of(session, path, Current(applied.object_id, {}))
     return Planned(path, action, version, changed, pending)
+
+
+def takes_over(declaration: str) -> bool:
+    """Tell whether this declaration gets what another one made and it changes: not that of files without a name."""
+    return declaration != DEFAULT_NAME
 
 
 async def pending_of(session: Session, path: ObjectPath, current: Current | None) -> list[Change]:

@@ -18,6 +18,7 @@ from gateway.api.procedures._declared_plan import (
     Planned,
     pending_of,
     plan,
+    takes_over,
 )
 from gateway.api.procedures._declared_session import Session
 from gateway.api.procedures._response import Response
@@ -214,7 +215,7 @@ async def apply_object(context: Context, given: Apply) -> Answer:
         applied = await session.apply(declared, given.secrets, current)
         if applied.was_made:
             await store.insert_made(connection, path.kind, applied.object_id, given.declaration)
-        else:
+        elif takes_over(given.declaration):
             await store.move_made(connection, path.kind, applied.object_id, given.declaration)
         pending = await pending_of(session, path, Current(applied.object_id, {}))
     action = CREATED if applied.was_made else CHANGED if applied.differences else UNCHANGED

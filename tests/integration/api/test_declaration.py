@@ -63,6 +63,14 @@ async def test_what_was_applied_needs_no_change_and_is_exported_as_it_was_declar
     assert not again["differs"], [one for one in again["objects"] if one["action"] != "unchanged"]
     exported = await declaring.web.query("declaration.export")
     assert not (await declaring.plan({**exported["document"], "declaration": "shop"}))["differs"]
+    assert not (await declaring.plan(exported["document"]))["differs"]
+    unnamed = {"applications": {"only": {"description": "changed"}}}
+    await declaring.apply({"declaration": "other", "applications": {"only": {}}})
+    await declaring.apply(unnamed)
+    assert (await declaring.plan({"declaration": "other"}, prune=True))["objects"][0]["path"] == [
+        "applications",
+        "only",
+    ]
     assert "DB-secret" not in str(exported)
 
 
