@@ -66,6 +66,7 @@ async def _apply_files(
     project: str | None = None,
     yes: bool = False,
     allow_commands: bool = False,
+    take_over: bool = True,
 ) -> None:
     from gateway.cli._declared_files import fetch_secrets, validate
     from gateway.model.declared.objects import is_in, objects_of
@@ -74,7 +75,9 @@ async def _apply_files(
     wanted = [one.path for one in objects_of(form)]
     limited = [one for one in wanted if project is None or is_in(one, project)]
     secrets = await fetch_secrets(files, commands=allow_commands, wanted=[one.parts for one in limited])
-    given = {"document": files.value, "secrets": secrets, "prune": prune}
+    given: dict[str, Any] = {"document": files.value, "secrets": secrets, "prune": prune}
+    if not take_over:
+        given["takeOver"] = False
     async with connect() as gateway:
         await _apply(
             gateway,
@@ -101,6 +104,8 @@ async def _apply(
         sys.exit(1 if refused else _DIFFERS if planned["differs"] else 0)
     if not as_json:
         print_plan(files, objects)
+    if refused and not given.get("takeOver", True):
+        raise InvalidInput(_not_taken_over(objects))
     _confirm([row for row in objects if row["action"] == "removed" and row["kind"] == "application"], yes=yes)
     rows = [
         await _apply_one(gateway, files, given["secrets"], planned["declaration"], row, as_json=as_json)
@@ -110,6 +115,11 @@ async def _apply(
     if as_json:
         print_json({"declaration": planned["declaration"], "objects": rows})
     sys.exit(any(row["error"] is not None for row in rows))
+
+
+def _not_taken_over(objects: Sequence[Mapping[str, Any]]) -> str:
+    said = "; ".join(row["error"]["message"] for row in objects if row["action"] == "refused")
+    return f"nothing is applied: {said}. Name a project of its own (--project), or change what is there: --take-over"
 
 
 def _confirm(removed: Sequence[Mapping[str, Any]], *, yes: bool) -> None:
@@ -211,9 +221,13 @@ def import_() -> None:
 @click.option("--project", help="Project for the applications. Default: the project Default.")
 @click.option("--profile", "profiles", multiple=True, help="Profile whose services are imported too; repeatable.")
 @click.option("--apply", "applies", is_flag=True, help="Apply the declaration instead of printing it.")
+@click.option("--take-over", is_flag=True, help="With --apply: change applications of the same name that this "
+              "declaration did not make.")  # fmt: skip
 @json_option
 @command
-async def compose(file: str, *, project: str | None, profiles: Sequence[str], applies: bool, as_json: bool) -> None:
+async def compose(
+    file: str, *, project: str | None, profiles: Sequence[str], applies: bool, take_over: bool, as_json: bool
+) -> None:
     """Print a declaration of the services in a compose FILE.
 
     What is not carried over is named with the reason: in comments of the output, and with --json as `notes`.
@@ -230,4 +244,4 @@ async def compose(file: str, *, project: str | None, profiles: Sequence[str], ap
     if not as_json:
         for note in converted.notes:
             print_text(f"# {' '.join(note.split())}")
-    await _apply_files(files, as_json=as_json)
+    await _apply_files(files, take_over=take_over, as_json=as_json)

@@ -82,3 +82,12 @@ async def test_the_commands_of_the_page_apply_its_declarations(
     done = await cli("apply", "--file", "export.yaml", "--plan")
     assert done.exit_code == 0, done.output
     assert "declaration  " not in done.output
+
+    (tmp_path / "hand.yaml").write_text("declaration: hand\napplications: {db: {}}\n")
+    assert (await cli("apply", "--file", "hand.yaml")).exit_code == 0
+    done = await cli("import", "compose", "compose.yaml", "--apply")
+    assert done.exit_code != 0
+    assert "nothing is applied: application db is there already" in done.output
+    assert "created" not in done.output
+    done = await cli("import", "compose", "compose.yaml", "--apply", "--take-over")
+    assert "changed application db" in done.output

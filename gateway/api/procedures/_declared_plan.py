@@ -18,7 +18,7 @@ from gateway.model.declared.forms import DEFAULT_NAME
 from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in, located
 from gateway.model.declared.secrets import dotted
 from gateway.model.declared.states import Difference, differences
-from gateway.model.errors import DatabaseUnavailable, Forbidden, GatewayError, InvalidInput
+from gateway.model.errors import Conflict, DatabaseUnavailable, Forbidden, GatewayError, InvalidInput
 from gateway.store import applications
 from gateway.store import declared as store
 from gateway.store.database import Connection, trial
@@ -46,6 +46,7 @@ class _Planning:
     objects: Sequence[Declared]
     secrets: Mapping[str, str] = field(repr=False)
     declaration: str
+    take_over: bool
     done: dict[ObjectPath, Planned]
     ids: dict[tuple[Kind, str], ObjectPath]
     until: float
@@ -62,8 +63,12 @@ async def plan(
     declaration: str,
     project: str | None = None,
     prune: bool = False,
+    take_over: bool = True,
 ) -> list[Planned]:
-    """Return what applying the objects changes, in order; `project` limits it to that one. Nothing is changed."""
+    """Return what applying the objects changes, in order; `project` limits it to that one. Nothing is changed.
+
+    Without `take_over`, a change of what was not made for this declaration is refused.
+    """
     by_name: dict[tuple[Kind, str], list[Declared]] = {}
     for one in objects:
         for name in {one.path.name, one.path.full_name}:
@@ -73,6 +78,7 @@ async def plan(
         objects,
         secrets,
         declaration,
+        take_over,
         done={},
         ids={},
         until=time.monotonic() + _LONGEST,
@@ -128,6 +134,8 @@ async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -
         owner = await store.select_declaration(connection, path.kind, current.object_id)
         if owner not in {None, planning.declaration} and takes_over(planning.declaration):
             changed.append(Difference("declaration", owner, planning.declaration))
+        if changed and owner != planning.declaration and not planning.take_over:
+            raise Conflict(f"{path} is there already, and the declaration {planning.declaration} did not make it")
     if base is not None and not changed:
         pending = await pending_of(session, path, current)
         return Planned(path, UNCHANGED, version, pending=pending)

@@ -50,6 +50,9 @@ class Plan(Input):
     prune: Annotated[
         bool, Field(description="Remove what was made for this declaration and is not in the document.")
     ] = False
+    take_over: Annotated[
+        bool, Field(description="Change what is there and was not made for this declaration; false: refuse that.")
+    ] = True
 
 
 class Apply(Input):
@@ -180,6 +183,7 @@ async def plan_declaration(context: Context, given: Plan) -> Answer:
         declaration=document.declaration,
         project=given.project,
         prune=given.prune,
+        take_over=given.take_over,
     )
     rows = [PlannedObject.from_planned(one) for one in found]
     differs = any(one.action != UNCHANGED for one in found)

@@ -120,6 +120,10 @@ async def test_only_what_was_made_for_a_declaration_is_removed_with_it(declaring
     assert not (await declaring.plan(empty))["differs"]
     status, answer = await declaring.call("declaration.plan", {"document": {}, "prune": True})
     assert (status, "name the declaration" in answer["message"]) == (400, True), answer
+    theirs = {"declaration": "other", "applications": {"hand": {"dockerImage": "acme/hand:2"}}}
+    (row,) = (await declaring.plan(theirs, takeOver=False))["objects"]
+    assert (row["action"], "other did not make it" in row["error"]["message"]) == ("refused", True), row
+    assert not (await declaring.plan(document, takeOver=False))["differs"]
     other = await declaring.plan({"declaration": "other"}, prune=True)
     assert not other["differs"]
     planned = await declaring.plan(empty, prune=True)
