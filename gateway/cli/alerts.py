@@ -34,7 +34,9 @@ def _settings(function: Any) -> Any:
     """Add the options of what an alert has."""
     for option in reversed(
         (
-            click.option("--event", "events", multiple=True, type=click.Choice(_EVENTS), help="What to tell of."),
+            click.option(
+                "--event", "events", multiple=True, type=click.Choice(_EVENTS), help="An event to send; repeatable."
+            ),
             click.option("--quiet", "quiet", multiple=True, metavar="JSON", help="A window in which nothing is sent."),
             click.option("--address", metavar="URL", help="Where it is sent, if nothing in that is secret."),
             click.option("--address-file", metavar="FILE", help="Read the address from FILE; - is standard input."),
@@ -102,7 +104,7 @@ def _window(text: str) -> Any:
 
 @click.group()
 def alerts() -> None:
-    """Manage who is told of what happens to applications."""
+    """Manage alerts: who gets which events of applications."""
 
 
 @alerts.command("list")
@@ -158,7 +160,7 @@ async def _owner(gateway: "Gateway", app: str | None, project: str | None) -> di
 async def create(
     name: str, receiver: str, *, app: str | None, project: str | None, as_json: bool, **settings: Any
 ) -> None:
-    """Set an alert: RECEIVER is told of events of an application, of a project, or of all. Print its id.
+    """Set an alert: RECEIVER gets events of an application, of a project, or of all. Print its id.
 
     The signing secret of a webhook is printed once.
 
@@ -238,7 +240,7 @@ async def try_out(alert: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def deliveries(*, alert: str | None, app: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List what receivers were told, or are to be told, newest first."""
+    """List the deliveries of alerts, also those that wait, newest first."""
     async with connect() as gateway:
         given: dict[str, Any] = {"limit": limit, **await _owner(gateway, app, None)}
         if alert is not None:

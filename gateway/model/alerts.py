@@ -1,4 +1,4 @@
-"""Alerts: what the gateway tells of, whom, and in which words. It performs no I/O."""
+"""Alerts: which events the gateway sends, to whom, and in which words. It performs no I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class EventKind(StrEnum):
 STATES = frozenset({EventKind.MISSING, EventKind.DRIFTED, EventKind.STOPPED, EventKind.UNHEALTHY, EventKind.RESTARTING})
 #: what may be chosen
 CHOICES = tuple(one for one in EventKind if one is not EventKind.TEST)
-#: what people are told of, unless they choose
+#: the events that people get, unless they choose
 FOR_PEOPLE = frozenset(
     {
         EventKind.WAITING,
@@ -56,7 +56,7 @@ FOR_PEOPLE = frozenset(
         *STATES,
     }
 )
-#: what a program is told of, unless it chooses
+#: the events that a program gets, unless it chooses
 FOR_PROGRAMS = frozenset(CHOICES)
 #: what a commit shows
 FOR_COMMITS = frozenset(
@@ -107,7 +107,7 @@ class Occurrence:
 
 
 def of_outcome(deployment: Deployment, outcome: Outcome) -> Occurrence | None:
-    """Return what there is to tell of the end of a deployment."""
+    """Return the event of the end of a deployment."""
     kind = _OUTCOMES.get(outcome.status)
     if kind is None or (deployment.kind not in _ROLLOUTS and kind is not EventKind.FAILED):
         return None
@@ -123,7 +123,7 @@ def of_deployment(
     once: str = "",
     done: str = "",
 ) -> Occurrence:
-    """Return an event of a deployment. `once` tells events of one kind apart; `done` says what follows from it."""
+    """Return an event of a deployment. `once` distinguishes events of one kind; `done` says what follows from it."""
     return Occurrence(
         deployment.application_id,
         deployment.deployment_id,
@@ -179,7 +179,7 @@ class Event:
 
     @property
     def type(self) -> str:
-        """The type that programs are told."""
+        """The type that programs get."""
         about = "deployment" if self.content.get("deployment") else "application"
         return "alert.test" if self.kind is EventKind.TEST else f"{about}.{self.kind}"
 
@@ -188,7 +188,7 @@ class Event:
         return str(self.content["application"]["name"])
 
     def message(self) -> dict[str, Any]:
-        """Return what programs are told: https://www.standardwebhooks.com names these fields."""
+        """Return what programs get: https://www.standardwebhooks.com names these fields."""
         data = {
             "kinds": [one.value for one in self.kinds],
             "application": self.content["application"],
@@ -233,7 +233,7 @@ def trial_event(name: str, now: datetime) -> Event:
 
 
 class ReceiverKind(StrEnum):
-    """Who is told."""
+    """Who gets the events."""
 
     #: people, by what Apprise reaches
     APPRISE = "apprise"

@@ -1,4 +1,4 @@
-"""What the hosts of source code have in common: which commit is told, in which words, and how they refuse."""
+"""What the hosts of source code have in common: which commit gets a status, in which words, and how they refuse."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,15 +126,15 @@ async def deliver(sender: Sender, delivery: Delivery, tell: Tell) -> Receipt:
     """Tell the host of the commit that the image was built from, if it is the host that the token is for."""
     address = delivery.alert.address or {}
     if delivery.event.deployment_id is None or delivery.event.kind not in _WORDS:
-        return Receipt(note="not told: it is about no commit")
+        return Receipt(note="not sent: the event is about no commit")
     labels = None if delivery.find_labels is None else await delivery.find_labels()
     commit = parse_commit(labels or {})
     if commit is None:
-        return Receipt(note="not told: the image has no labels org.opencontainers.image.source and .revision")
+        return Receipt(note="not sent: the image has no labels org.opencontainers.image.source and .revision")
     if not is_of_host(commit, URL(secret_of(address, "url"))):
-        return Receipt(note=f"not told: the image says that its source is at {commit.host}")
+        return Receipt(note=f"not sent: the image says that its source is at {commit.host}")
     if not is_among(commit, address.get("repositories") or []):
-        return Receipt(note=f"not told: {commit.path} is none of the alert's repositories")
+        return Receipt(note=f"not sent: {commit.path} is none of the alert's repositories")
     return await tell(sender, delivery, commit, address)
 
 

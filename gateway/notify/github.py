@@ -90,7 +90,7 @@ async def _tell(sender: Sender, delivery: Delivery, commit: Commit, address: Map
 
 @dataclass(slots=True)
 class _Told:
-    """What is told of one event. `progress` of the delivery has what was taken of it."""
+    """What GitHub gets of one event. `progress` of the delivery has what it has accepted of it."""
 
     api: Api
     delivery: Delivery

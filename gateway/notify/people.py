@@ -1,4 +1,4 @@
-"""The receiver `apprise`: people are told through Apprise. Its addresses: https://github.com/caronc/apprise"""
+"""The receiver `apprise`: messages to people, through Apprise. Its addresses: https://github.com/caronc/apprise"""
 
 import asyncio
 import logging

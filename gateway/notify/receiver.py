@@ -1,4 +1,4 @@
-"""What a receiver is: it is told of one event at a time, and says how that went."""
+"""What a receiver is: it gets one event at a time, and says whether that worked."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The receiver `webhook`: a program is told by a signed request, by https://www.standardwebhooks.com."""
+"""The receiver `webhook`: a signed request to a program, by https://www.standardwebhooks.com."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus

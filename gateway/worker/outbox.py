@@ -1,6 +1,6 @@
 """Delivers what is in the outbox: each event to each receiver at least once, and of an application in order.
 
-    claimed ─▶ told ─┬─▶ delivered
+    claimed ─▶ sent ─┬─▶ delivered
                      ├─▶ waits, longer each time      the receiver is down, or asks to wait
                      └─▶ given up                     it refuses the event for good, or for too long
 
@@ -51,7 +51,7 @@ _SETTINGS_INTERVAL = 3600.0  # seconds
 _BOUNDS_INTERVAL = 30.0  # seconds
 MOST_WAITING = 10_000  # deliveries for one receiver
 LONGEST_WAIT = timedelta(days=3)
-#: what GATEWAY_ALERT_URLS is told of by the outbox; the rest is sent by `alerts`, since it has links that are secrets
+#: the events that GATEWAY_ALERT_URLS gets by the outbox; the rest is sent by `alerts`, since it has links that are secrets
 OF_SETTING = tuple(sorted(FOR_PEOPLE - {EventKind.WAITING, EventKind.RECOVERED}))
 
 

@@ -1,4 +1,4 @@
-"""alert.*: whom the gateway tells of what happens to applications, and what it has told them."""
+"""alert.*: who gets messages about applications, about what, and what was delivered."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ _EventName = Literal[
 _ReceiverName = Literal["apprise", "webhook", "github", "gitlab", "gitea"]
 _Events = Annotated[
     list[_EventName] | None,
-    Field(max_length=20, description="What to tell of. Default: by the receiver; see docs/alerts.md."),
+    Field(max_length=20, description="The events to send. Default: by the receiver; see docs/alerts.md."),
 ]
 _QuietHours = Annotated[
     list[Window],
@@ -80,7 +80,8 @@ class _Addressed(Input):
     repositories: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=300)]] | None,
         Field(
-            max_length=100, description="Whose commits are told, such as `acme/*`. Default: all that the token reaches."
+            max_length=100,
+            description="Whose commits get a status, such as `acme/*`. Default: all that the token reaches.",
         ),
     ] = None
     artifact_record: Annotated[
@@ -164,7 +165,9 @@ class AlertRow(Response):
     events: list[str]
     quiet_hours: list[dict[str, Any]]
     allow_private: bool
-    repositories: Annotated[list[str], Field(description="Whose commits are told; empty: all that the token reaches.")]
+    repositories: Annotated[
+        list[str], Field(description="Whose commits get a status; empty: all that the token reaches.")
+    ]
     artifact_record: bool
     enabled: bool
     from_setting: Annotated[bool, Field(description="GATEWAY_ALERT_URLS sets it.")]
@@ -248,7 +251,7 @@ class Replayed(Response):
 
 @procedures.mutation("alert.create", gives=CreatedAlert, authorized_by=frozenset({"application_id", "project_id"}))
 async def create(context: Context, given: Create) -> Answer:
-    """Set an alert: who is told of what, of an application, a project or all applications.
+    """Set an alert: who gets which events of an application, a project or all applications.
 
     A webhook gets a signing secret where none is given. A restricted key needs applicationId or projectId, and sets
     webhooks at public addresses only.
@@ -340,7 +343,7 @@ async def remove(context: Context, given: Named) -> Answer:
 async def test(context: Context, given: Named) -> Answer:
     """Test an alert.
 
-    Its receiver is told, once, of an event of the type `alert.test`. The answer says how that went.
+    The gateway sends its receiver an event of the type `alert.test`, once. The answer says whether that worked.
     """
     try:
         receipt = await admin.try_out(context.pool, context.vault, given.alert_id)
@@ -351,7 +354,7 @@ async def test(context: Context, given: Named) -> Answer:
 
 @procedures.query("alert.deliveries", gives=list[AlertDeliveryRow], access=KeyAccess.FILTERED)
 async def select_deliveries(context: Context, given: Deliveries) -> Answer:
-    """List what receivers were told, or are to be told, newest first.
+    """List the deliveries of alerts, also those that wait, newest first.
 
     A restricted key gets only what is of its own alerts.
     """
@@ -367,7 +370,7 @@ async def select_deliveries(context: Context, given: Deliveries) -> Answer:
             alert_ids=None if given.alert_id is None else [given.alert_id],
             application_ids=applications,
             state=given.state,
-            # Who else is told, and why that fails, is not for a key that does not see that alert.
+            # Other receivers, and why a delivery to them fails, are not for a key that does not see their alert.
             set_on=None if grants is None else (covered, grants.projects),
         )
     return paged(found, page, lambda one: (one.queued_at, one.delivery_id), AlertDeliveryRow.from_delivery)

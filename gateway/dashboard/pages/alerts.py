@@ -1,4 +1,4 @@
-"""Alerts: who is told of what happens, and what they were told."""
+"""Alerts: who gets which events, and the deliveries."""
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ _PAGE = 50  # rows
 
 
 async def show(request: web.Request) -> web.Response:
-    """Show the alerts, the form for a new one, and what receivers were told: all, or one of them."""
+    """Show the alerts, the form for a new one, and the deliveries: of all alerts, or of one."""
     wanted = {"alertId": alert_id} if (alert_id := request.query.get("alertId")) else {}
     rows, older = await call_page(request, "alert.all", _PAGE)
     told, older_told = await call_page(request, "alert.deliveries", _PAGE, parameter="told", **wanted)

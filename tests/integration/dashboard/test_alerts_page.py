@@ -11,7 +11,7 @@ PAGE = "/dashboard/alerts"
 async def test_an_alert_is_made_tested_changed_and_removed_on_its_page(web: Web) -> None:
     visitor = Visitor(web)
     await visitor.sign_in()
-    assert "Nobody is told yet" in (await visitor.get(PAGE)).text
+    assert "There is no alert yet" in (await visitor.get(PAGE)).text
     # As browsers send a list of which several are chosen.
     fields = {"name": "<b>log</b>", "receiver": "webhook", "address": "http://127.0.0.1:9/x", "allowPrivate": "true"}
     made = await visitor.call("alert.create", PAGE, **fields, **{"events[]": "failed\nsucceeded"})
