@@ -51,7 +51,7 @@ _SETTINGS_INTERVAL = 3600.0  # seconds
 _BOUNDS_INTERVAL = 30.0  # seconds
 MOST_WAITING = 10_000  # deliveries for one receiver
 LONGEST_WAIT = timedelta(days=3)
-#: the events that GATEWAY_ALERT_URLS gets by the outbox; the rest is sent by `alerts`, since it has links that are secrets
+#: the events that GATEWAY_ALERT_URLS gets by the outbox; `alerts` sends the rest, which has links that are secrets
 OF_SETTING = tuple(sorted(FOR_PEOPLE - {EventKind.WAITING, EventKind.RECOVERED}))
 
 
