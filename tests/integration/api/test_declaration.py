@@ -223,6 +223,7 @@ async def test_a_webhook_keeps_its_path_and_its_secret_when_it_changes(declaring
 
 async def test_alerts_are_declared_without_their_addresses(declaring: Declaring) -> None:
     document: dict[str, Any] = {
+        "declaration": "tell",
         "applications": {"web": {"dockerImage": "acme/web:1"}},
         "projects": {"shop": {}},
         "alerts": {
