@@ -211,7 +211,8 @@ class Cluster:
     def _spawn(self, postgres: Path, account: ServerAccount) -> None:
         path = self.directory / "log"
         mode = "ab" if not path.exists() or path.stat().st_size < _LOG_BYTES else "wb"
-        settings = ("listen_addresses=", "unix_socket_permissions=0600", "port=5432")
+        # Several gateways and their processes may share the server: PostgreSQL's own limit is 100.
+        settings = ("listen_addresses=", "unix_socket_permissions=0600", "port=5432", "max_connections=400")
         words = [str(postgres), "-D", str(self.directory), "-k", "."]
         with path.open(mode) as log:
             path.chmod(0o600)
