@@ -29,7 +29,7 @@ _VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate
 
 @click.group()
 def deliveries() -> None:
-    """Show what registries have sent and what came of it."""
+    """Show what registries have sent, and what the gateway did with it."""
 
 
 @deliveries.command("list")

@@ -205,7 +205,7 @@ class WebhookForm(Form):
 
 
 class AlertForm(Form):
-    """Who is told of what happens to applications: to all, or to those of a project, or to one."""
+    """A receiver, and which events it gets: of all applications, of those of a project, or of one."""
 
     receiver: Literal["apprise", "webhook", "github", "gitlab", "gitea"]
     address: Annotated[str, Field(max_length=20_000)] | None = None
@@ -218,7 +218,7 @@ class AlertForm(Form):
     """Of a GitHub App, in place of a token."""
     private_key_from: SecretFrom | None = None
     repositories: Annotated[list[Annotated[str, Field(min_length=1, max_length=300)]], Field(max_length=100)] = []
-    """Whose commits are told. None: all that the token reaches."""
+    """The repositories whose commits get a status. None: all that the token reaches."""
     artifact_record: bool = False
     application: ApplicationName | None = None
     project: Name | None = None
