@@ -75,16 +75,23 @@ async def _diagnose(engine: Engine, container: Container, reason: Reason) -> Rea
     again = f"; restarts so far: {container.restart_count}" if container.restart_count else ""
     verb = "keeps exiting" if container.restart_count else "exited"
     why = f": {container.error}" if container.error else ""
+    if end.exit_code == _SIGKILL_CODE and container.memory_limit:
+        # The engine loses the event of the kernel now and then, above all when the container is started again at once.
+        why += f". It may have run out of memory: {_memory_limit(container)}"
     return Reason(Code.EXITED, f"{container.name} {verb} with {describe_exit_code(end.exit_code)}{again}{why}")
 
 
 def out_of_memory(container: Container) -> Reason:
     """Return the reason for a container that the kernel killed for memory."""
     if container.memory_limit:
-        limit = f"its limit is {container.memory_limit / 1024**2:g} MB"
+        limit = _memory_limit(container)
     else:
         limit = "it has no limit of its own, so its host ran out of memory"
     return Reason(Code.OUT_OF_MEMORY, f"{container.name} was killed because it ran out of memory: {limit}")
+
+
+def _memory_limit(container: Container) -> str:
+    return f"its limit is {container.memory_limit / 1024**2:g} MB"
 
 
 def describe_exit_code(exit_code: int) -> str:

@@ -19,7 +19,7 @@ from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.watcher import ServiceWatcher
 from gateway.model.deployments import Kind, Status
-from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, Reason
 from gateway.model.reference import Reference
 from gateway.model.registries import anonymous
 from tests.scripts.image import run
@@ -97,18 +97,28 @@ def test_out_of_memory_is_recognized_before_or_after_the_exit_event(events: list
     assert end.out_of_memory is starved
 
 
-@pytest.mark.parametrize(
-    ("first", "code", "says"),
-    [
-        ("exit 5", Code.EXITED, "keeps exiting with code 5; restarts so far: 1"),
-        ("exec " + " ".join(_DEVOURS), Code.OUT_OF_MEMORY, "its limit is 16 MB"),
-    ],
-)
-async def test_a_restarted_container_is_diagnosed_by_its_last_exit(
-    engine: Engine, pushes: Pushes, first: str, code: Code, says: str
+async def test_a_restarted_container_is_diagnosed_by_its_last_exit(engine: Engine, pushes: Pushes) -> None:
+    reason = await _reason_of_a_second_start(engine, pushes, "exit 5")
+    assert reason.code is Code.EXITED
+    assert "keeps exiting with code 5; restarts so far: 1" in reason.message
+
+
+async def test_a_restarted_container_is_diagnosed_by_the_memory_that_its_last_run_lacked(
+    engine: Engine, pushes: Pushes
 ) -> None:
+    # Now and then the engine reports the exit, but never that memory was the cause.
+    for _ in range(6):
+        reason = await _reason_of_a_second_start(engine, pushes, "exec " + " ".join(_DEVOURS))
+        assert "its limit is 16 MB" in reason.message
+        if reason.code is Code.OUT_OF_MEMORY:
+            return
+        assert "keeps exiting with code 137 (killed, by SIGKILL)" in reason.message
+    pytest.fail("no run is diagnosed as out of memory")
+
+
+async def _reason_of_a_second_start(engine: Engine, pushes: Pushes, first_run: str) -> Reason:
     reference = Reference.parse(pushes.name())
-    digest = await push(Image("v1", files={"entry": _ONCE.format(first).encode()}), pushes.name())
+    digest = await push(Image("v1", files={"entry": _ONCE.format(first_run).encode()}), pushes.name())
     image = await images.pull(engine, reference.with_digest(digest), None, progress=quiet, stall=20)
     host = {"RestartPolicy": {"Name": "always"}, "Memory": 16 * 1024**2, "MemorySwap": 16 * 1024**2}
     name = f"again-{pushes.path.rpartition('/')[2]}"
@@ -121,13 +131,11 @@ async def test_a_restarted_container_is_diagnosed_by_its_last_exit(
     try:
         await containers.start(engine, container_id)
         seen = await until(runs_again)
-        befallen = readiness.failure_reason(seen)
-        assert befallen is not None
-        told = await exit_diagnosis.diagnose_exit(engine, seen, befallen)
+        failure = readiness.failure_reason(seen)
+        assert failure is not None
+        return await exit_diagnosis.diagnose_exit(engine, seen, failure)
     finally:
         await containers.remove(engine, container_id)
-    assert told.code is code
-    assert says in told.message
 
 
 async def test_a_full_disk_is_recognized_in_every_message(tmp_path: Path, pushes: Pushes) -> None:
