@@ -6,10 +6,12 @@ program's own migrations, and a file holds nothing but rows.
 """
 
 import asyncio
+import fcntl
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,20 +76,51 @@ async def write_backup(
     require_passphrase(passphrase)
     if not replaces and await asyncio.to_thread(target.exists):
         raise Conflict(f"{target} exists: give another name, or --force to replace it")
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            written = await _write(pool, keys, file, passphrase, inbox=inbox)
-        read = await asyncio.to_thread(verify_backup, draft, passphrase)
-        if read.rows != written:
-            raise Unavailable(f"{target} does not have the rows that were written to it: the disk is not to be trusted")
-        _put_in_place(draft, target, replaces=replaces)
+        with _draft(target) as (draft, descriptor):
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                written = await _write(pool, keys, file, passphrase, inbox=inbox)
+            read = await asyncio.to_thread(verify_backup, draft, passphrase)
+            if read.rows != written:
+                raise Unavailable(
+                    f"{target} does not have the rows that were written to it: the disk is not to be trusted"
+                )
+            _put_in_place(draft, target, replaces=replaces)
     except OSError as error:
         raise Unavailable(f"the backup cannot be written: {error.strerror} ({target})") from error
+    return read
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[tuple[Path, int]]:
+    """Yield a new file beside the target, locked as long as it is written, and delete it unless it got another name.
+
+    What a backup left that was killed is deleted before: nobody holds its lock.
+    """
+    _delete_abandoned(target)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield draft, descriptor
     finally:
+        os.close(descriptor)
         with suppress(OSError):
             draft.unlink(missing_ok=True)
-    return read
+
+
+def _delete_abandoned(target: Path) -> None:
+    drafts = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}")
+    for left in target.parent.iterdir():
+        if not drafts.fullmatch(left.name):
+            continue
+        with suppress(OSError):  # somebody writes it now, or has just deleted it
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _put_in_place(draft: Path, target: Path, *, replaces: bool) -> None:

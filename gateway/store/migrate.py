@@ -285,7 +285,12 @@ async def _missing(connection: Connection, wanted: list[Migration]) -> list[Migr
 
 
 def too_old(newer: int) -> str:
-    return f"the database is newer than this gateway: it has migration {newer}. Run a newer gateway."
+    """Return why a gateway does not use a database that has this migration, and what to do."""
+    return (
+        f"the database is newer than this gateway: it has migration {newer}. Run a newer gateway. To go back to this "
+        "version, restore the backup from before the upgrade into an empty database: gateway restore FILE "
+        "(docs/upgrade.md)"
+    )
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:
