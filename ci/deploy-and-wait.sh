@@ -7,6 +7,8 @@
 #   PUSHDEPLOY_APPLICATION  the application's id
 #   PUSHDEPLOY_IMAGE        optional: the image to deploy; it becomes the application's when it serves
 #   PUSHDEPLOY_TITLE        optional: what the deployment is called
+#   PUSHDEPLOY_SOURCE       optional: the address of the repository that the image was built from, and with it
+#   PUSHDEPLOY_REVISION     the commit's full hash: its status is shown there where the image has no labels
 #   PUSHDEPLOY_TIMEOUT      optional: seconds to wait, 900
 #
 # The key is never an argument of a program, where other users of the machine could read it.
@@ -65,6 +67,9 @@ reason() {
 body="{\"applicationId\": $(quote "$PUSHDEPLOY_APPLICATION")"
 [ -z "${PUSHDEPLOY_IMAGE:-}" ] || body="$body, \"dockerImage\": $(quote "$PUSHDEPLOY_IMAGE")"
 [ -z "${PUSHDEPLOY_TITLE:-}" ] || body="$body, \"title\": $(quote "$PUSHDEPLOY_TITLE")"
+if [ -n "${PUSHDEPLOY_SOURCE:-}" ] && [ -n "${PUSHDEPLOY_REVISION:-}" ]; then
+    body="$body, \"source\": $(quote "$PUSHDEPLOY_SOURCE"), \"revision\": $(quote "$PUSHDEPLOY_REVISION")"
+fi
 answer=$(ask POST /api/application.deploy "$body}")
 [ -n "$(status_of "$answer")" ] || fail 2 "The gateway cannot be reached at $url: look at PUSHDEPLOY_URL."
 deployment=$(printf '%s\n' "$answer" | sed -n -E 's/^[Xx]-[Dd]eployment-[Ii]d: *([A-Za-z0-9_.-]+).*$/\1/p')

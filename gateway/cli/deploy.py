@@ -15,11 +15,26 @@ from gateway.cli._runner import command, connect, json_option
 )
 @click.option("--redeploy", is_flag=True, help="Replace the container even if it already runs the newest image.")
 @click.option("--title", default="Deployed from the command line", help="Title of the deployment.")
+@click.option(
+    "--source",
+    metavar="URL",
+    help="Repository that the image was built from, with --revision: for its status, where the image has no labels.",
+)
+@click.option("--revision", metavar="COMMIT", help="Commit that the image was built from, in full.")
 @follow_option
 @json_option
 @command
 async def deploy(
-    app: str, *, image: str | None, tag: str | None, redeploy: bool, title: str, follow: bool, as_json: bool
+    app: str,
+    *,
+    image: str | None,
+    tag: str | None,
+    redeploy: bool,
+    title: str,
+    source: str | None,
+    revision: str | None,
+    follow: bool,
+    as_json: bool,
 ) -> None:
     """Deploy the current image of APP from its registry.
 
@@ -30,7 +45,14 @@ async def deploy(
         application_id = await gateway.find("application", app)
         answered = await gateway.answer(
             "application.redeploy" if redeploy else "application.deploy",
-            {"applicationId": application_id, "title": title, "dockerImage": image, "tag": tag},
+            {
+                "applicationId": application_id,
+                "title": title,
+                "dockerImage": image,
+                "tag": tag,
+                "source": source,
+                "revision": revision,
+            },
         )
         await finish_deployment_command(gateway, answered.headers["x-deployment-id"], follow=follow, as_json=as_json)
 

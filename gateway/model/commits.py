@@ -1,6 +1,7 @@
-"""The commit from which an image was built, as its labels name it. It performs no I/O.
+"""The commit from which an image was built, as its labels, a push or a call name it. It performs no I/O.
 
-Whoever builds an image chooses its labels: they are believed only as far as the alert's own host and repositories.
+Whoever builds an image, pushes it or has it deployed chooses what they say: they are believed only as far as the
+alert's own host and repositories.
 https://github.com/opencontainers/image-spec/blob/main/annotations.md
 """
 
@@ -19,6 +20,14 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _SSH = re.compile(r"(?:[A-Za-z0-9_.-]+@)?([A-Za-z0-9.-]+):(?!//)(.+)")
 _LONGEST = 2000  # characters
 _MOST_PARTS = 20
+
+
+def origin_of(source: object, revision: object) -> dict[str, str] | None:
+    """Return what somebody says of an image's origin in the form of its labels; None unless it names a commit."""
+    if not isinstance(source, str) or not isinstance(revision, str):
+        return None
+    labels = {SOURCE: source, REVISION: revision}
+    return labels if parse_commit(labels) is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What the hosts of source code have in common: which commit gets a status, in which words, and how they refuse."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,9 @@ from gateway.notify.receiver import Delivery, Receipt, Undelivered, secret_of
 _LONGEST_PAUSE = 3600.0  # seconds
 _NO_HEADER = 60.0  # seconds to wait where a rate limit is exceeded and no header says for how long
 _SHORT_ID = 8  # characters of a deployment's id
+_MOST_PAGES = 30  # of a list
+_CLOCKS_DIFFER = timedelta(minutes=10)  # at most, the gateway's and a host's
+_NEXT_PAGE = re.compile(r'rel="?next\b')
 _WORDS: Mapping[EventKind, str] = {
     EventKind.STARTED: "Deploying",
     EventKind.WAITING: "Waiting at a gate",
@@ -51,10 +55,43 @@ class Api:
             raise_for_status(answer, f"{method} {path.partition('?')[0]}")
         return answer
 
-    async def listed(self, path: str) -> list[Any]:
+    async def listed(self, path: str) -> list[dict[str, Any]]:
         """Return the first page of a list."""
-        found = (await self.call("GET", path)).json()
-        return found if isinstance(found, list) else []
+        return _entries(await self.call("GET", path))
+
+    async def since_the_event(self, path: str, *, size: int) -> AsyncIterator[dict[str, Any]]:
+        """Yield what a list has, at least all that was made since the event: pages of `size`, the newest first.
+
+        A host that lists the oldest first is asked for all pages. There is a bound for what others put there meanwhile.
+        """
+        oldest = self.delivery.event.created_at - _CLOCKS_DIFFER
+        for page in range(1, _MOST_PAGES + 1):
+            answer = await self.call("GET", f"{path}&page={page}")
+            found = _entries(answer)
+            for one in found:
+                yield one
+            more = len(found) >= size or _NEXT_PAGE.search(answer.headers.get("Link", "")) is not None
+            if not found or not more or _ends_before(found, oldest):
+                return
+
+
+def _entries(answer: Answer) -> list[dict[str, Any]]:
+    found = answer.json()
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _ends_before(found: list[dict[str, Any]], oldest: datetime) -> bool:
+    """Tell whether a page that begins with the newest ends with what was made before this time."""
+    first, last = _made_at(found[0]), _made_at(found[-1])
+    return first is not None and last is not None and last < oldest and (last < first or len(found) == 1)
+
+
+def _made_at(one: Mapping[str, Any]) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(one.get("created_at")))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def raise_for_status(answer: Answer, what: str) -> None:
@@ -154,15 +191,13 @@ def marker(delivery: Delivery) -> str:
     return f"deployment {(delivery.event.deployment_id or '')[:_SHORT_ID]}"
 
 
-def is_told(delivery: Delivery, listed: list[Any], state: str, *, of: str, name: str) -> bool:
-    """Tell whether a list of commit statuses has this state of this deployment; `of` is the field of its name."""
-    return any(
-        isinstance(one, dict)
-        and one.get(of) == name
-        and state in {one.get("state"), one.get("status")}
-        and marker(delivery) in str(one.get("description"))
-        for one in listed
-    )
+async def is_shown(api: Api, path: str, state: str, description: str, *, size: int, name: str = "context") -> bool:
+    """Tell whether the list of a commit's statuses has this one; `name` is the field of its name."""
+    wanted = (context_of(api.delivery), description)
+    async for one in api.since_the_event(path, size=size):
+        if (one.get(name), one.get("description")) == wanted and state in {one.get("state"), one.get("status")}:
+            return True
+    return False
 
 
 def context_of(delivery: Delivery) -> str:

@@ -10,6 +10,7 @@ from gateway.notify.http import Sender
 from gateway.notify.receiver import Delivery, Receipt, secret_of
 
 _DESCRIPTION = 255  # characters
+_PAGE = 50  # the most that a page has, unless the host is configured otherwise
 _STATES: Mapping[EventKind, str] = {
     EventKind.STARTED: "pending",
     EventKind.WAITING: "pending",
@@ -35,20 +36,19 @@ API = commits.HostApi(
 
 
 async def _tell(sender: Sender, delivery: Delivery, commit: Commit, _address: Mapping[str, Any]) -> Receipt:
+    if delivery.progress.get("commitStatus"):
+        return Receipt(201)
     api = API.connect(sender, delivery)
     path, state = f"repos/{commit.path}/statuses/{commit.revision}", _STATES[delivery.event.kind]
     context, described = commits.context_of(delivery), commits.describe(delivery, _DESCRIPTION)
-    known = await api.listed(f"{path}?limit=50&sort=recentupdate") if delivery.repeated else []
-    told = any(
-        isinstance(one, dict)
-        and (one.get("context"), one.get("description")) == (context, described)
-        and state in {one.get("status"), one.get("state")}
-        for one in known
-    )
-    if not told:
+    listed = f"{path}?limit={_PAGE}&sort=recentupdate"
+    if not (
+        delivery.may_have_sent("commitStatus") and await commits.is_shown(api, listed, state, described, size=_PAGE)
+    ):
         body = {"state": state, "context": context, "description": described}
         if delivery.url:
             body["target_url"] = delivery.url
-        await api.call("POST", path, body)
+        async with delivery.sending("commitStatus"):
+            await api.call("POST", path, body)
     delivery.progress["commitStatus"] = state
     return Receipt(201)

@@ -2,7 +2,7 @@
 
 https://docs.github.com/en/rest/deployments, /rest/commits/statuses, /rest/orgs/artifact-metadata
 
-A state that may have got through is looked for before it is sent again, so each one is there once.
+A state whose answer was lost is looked for before it is sent again, so each one is there once.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from gateway.notify.http import Sender
 from gateway.notify.receiver import Delivery, Receipt, Undelivered, secret_of
 
 _DESCRIPTION = 140  # characters
+_PAGE = 100  # the most that a page has
 _STATES: Mapping[EventKind, tuple[str, str]] = {  # of the deployment, of the commit
     EventKind.STARTED: ("in_progress", "pending"),
     EventKind.WAITING: ("queued", "pending"),
@@ -109,8 +110,7 @@ class _Told:
         number = found or await self._create()
         self._progress["deployment"] = number
         path = f"{self.repository}/deployments/{number}/statuses"
-        known = await self.api.listed(f"{path}?per_page=100") if self.delivery.repeated and found else []
-        if not any(isinstance(one, dict) and one.get("state") == state for one in known):
+        if not (found and self.delivery.may_have_sent("deploymentStatus") and await self._has(path, state)):
             url = self.delivery.event.content["application"].get("url")
             body = {
                 "state": state,
@@ -119,23 +119,31 @@ class _Told:
                 **({"log_url": self.delivery.url} if self.delivery.url else {}),
                 **({"environment_url": url} if url and state == "success" else {}),
             }
-            await self.api.call("POST", path, body)
+            async with self.delivery.sending("deploymentStatus"):
+                await self.api.call("POST", path, body)
         self._progress["deploymentStatus"] = state
+
+    async def _has(self, path: str, state: str) -> bool:
+        """Tell whether a deployment has this state."""
+        async for one in self.api.since_the_event(f"{path}?per_page={_PAGE}", size=_PAGE):
+            if one.get("state") == state:
+                return True
+        return False
 
     async def _find(self) -> int | None:
         """Return the deployment that an earlier event, or an attempt at this one, has made."""
-        if self.delivery.event.kind is EventKind.STARTED and not self.delivery.repeated:
+        if self.delivery.event.kind is EventKind.STARTED and not self.delivery.may_have_sent("deployment"):
             return None
         query = urlencode(
             {
                 "sha": self.commit.revision,
                 "environment": commits.environment_of(self.delivery),
                 "task": "deploy",
-                "per_page": "100",
+                "per_page": str(_PAGE),
             }
         )
         for one in await self.api.listed(f"{self.repository}/deployments?{query}"):
-            sent = one.get("payload") if isinstance(one, dict) else None
+            sent = one.get("payload")
             if isinstance(sent, str):  # older servers give it back as text
                 try:
                     sent = orjson.loads(sent)
@@ -155,7 +163,8 @@ class _Told:
             "environment": commits.environment_of(self.delivery),
             "description": commits.marker(self.delivery),
         }
-        made = (await self.api.call("POST", f"{self.repository}/deployments", body)).json()
+        async with self.delivery.sending("deployment"):
+            made = (await self.api.call("POST", f"{self.repository}/deployments", body)).json()
         if not isinstance(made, dict) or not isinstance(made.get("id"), int):
             raise Undelivered("GitHub answers without the id of the deployment")
         return int(made["id"])
@@ -163,21 +172,15 @@ class _Told:
     async def commit_status(self) -> None:
         if self._progress.get("commitStatus"):
             return
-        state, context = _STATES[self.delivery.event.kind][1], commits.context_of(self.delivery)
-        known: list[Any] = []
-        if self.delivery.repeated:
-            known = await self.api.listed(f"{self.repository}/commits/{self.commit.revision}/statuses?per_page=100")
-        described = commits.describe(self.delivery, _DESCRIPTION)
-        told = any(
-            isinstance(one, dict)
-            and (one.get("state"), one.get("context"), one.get("description")) == (state, context, described)
-            for one in known
-        )
-        if not told:
-            body = {"state": state, "context": context, "description": described}
+        state, described = _STATES[self.delivery.event.kind][1], commits.describe(self.delivery, _DESCRIPTION)
+        listed = f"{self.repository}/commits/{self.commit.revision}/statuses?per_page={_PAGE}"
+        sent = self.delivery.may_have_sent("commitStatus")
+        if not (sent and await commits.is_shown(self.api, listed, state, described, size=_PAGE)):
+            body = {"state": state, "context": commits.context_of(self.delivery), "description": described}
             if self.delivery.url:
                 body["target_url"] = self.delivery.url
-            await self.api.call("POST", f"{self.repository}/statuses/{self.commit.revision}", body)
+            async with self.delivery.sending("commitStatus"):
+                await self.api.call("POST", f"{self.repository}/statuses/{self.commit.revision}", body)
         self._progress["commitStatus"] = state
 
     async def artifact_record(self) -> str:

@@ -16,6 +16,7 @@ from gateway.notify.http import Answer, Sender
 from gateway.notify.receiver import Delivery, Receipt, Undelivered, secret_of
 
 _DESCRIPTION = 255  # characters
+_PAGE = 100  # the most that a page has
 _STATES: Mapping[EventKind, tuple[str, str]] = {  # of the deployment, or nothing; of the commit
     EventKind.STARTED: ("running", "running"),
     EventKind.WAITING: ("", "pending"),
@@ -71,26 +72,28 @@ class _Told:
         else:
             self._progress["deployment"] = number
             path = f"{self.project}/deployments/{number}"
-            known = (await self.api.call("GET", path)).json() if self.delivery.repeated else None
+            lost = self.delivery.may_have_sent("deploymentStatus") or self.delivery.may_have_sent("deployment")
+            known = (await self.api.call("GET", path)).json() if lost else None
             if not isinstance(known, dict) or known.get("status") != state:
-                _allow_repetition(await self.api.call("PUT", path, {"status": state}, accept=(_REFUSED,)))
+                async with self.delivery.sending("deploymentStatus"):
+                    _allow_repetition(await self.api.call("PUT", path, {"status": state}, accept=(_REFUSED,)))
         self._progress["deploymentStatus"] = state
 
     async def _find(self) -> int | None:
         """Return the deployment that an attempt at this event has made: GitLab has no place for an id of ours."""
-        if not self.delivery.repeated:
+        if not self.delivery.may_have_sent("deployment"):
             return None
         query = urlencode(
             {
                 "environment": commits.environment_of(self.delivery),
-                "order_by": "id",
+                "order_by": "updated_at",  # GitLab refuses another order with updated_after
                 "sort": "desc",
                 "updated_after": self.delivery.event.created_at.isoformat(),
-                "per_page": "20",
+                "per_page": str(_PAGE),
             }
         )
         for one in await self.api.listed(f"{self.project}/deployments?{query}"):
-            if isinstance(one, dict) and one.get("sha") == self.commit.revision and isinstance(one.get("id"), int):
+            if one.get("sha") == self.commit.revision and isinstance(one.get("id"), int):
                 return int(one["id"])
         return None
 
@@ -104,7 +107,8 @@ class _Told:
             "tag": False,
             "status": state,
         }
-        made = (await self.api.call("POST", f"{self.project}/deployments", body)).json()
+        async with self.delivery.sending("deployment"):
+            made = (await self.api.call("POST", f"{self.project}/deployments", body)).json()
         if not isinstance(made, dict) or not isinstance(made.get("id"), int):
             raise Undelivered("GitLab answers without the id of the deployment")
         return int(made["id"])
@@ -113,16 +117,18 @@ class _Told:
         if self._progress.get("commitStatus"):
             return
         state, name = _STATES[self.delivery.event.kind][1], commits.context_of(self.delivery)
-        known: list[Any] = []
-        if self.delivery.repeated:
-            query = urlencode({"name": name, "all": "true", "per_page": "100"})
-            known = await self.api.listed(f"{self.project}/repository/commits/{self.commit.revision}/statuses?{query}")
-        if not commits.is_told(self.delivery, known, state, of="name", name=name):
-            body = {"state": state, "name": name, "description": commits.describe(self.delivery, _DESCRIPTION)}
+        described = commits.describe(self.delivery, _DESCRIPTION)
+        newest = {"order_by": "id", "sort": "desc"}
+        query = urlencode({"name": name, "all": "true", **newest, "per_page": str(_PAGE)})
+        listed = f"{self.project}/repository/commits/{self.commit.revision}/statuses?{query}"
+        sent = self.delivery.may_have_sent("commitStatus")
+        if not (sent and await commits.is_shown(self.api, listed, state, described, size=_PAGE, name="name")):
+            body = {"state": state, "name": name, "description": described}
             if self.delivery.url:
                 body["target_url"] = self.delivery.url
             path = f"{self.project}/statuses/{self.commit.revision}"
-            _allow_repetition(await self.api.call("POST", path, body, accept=(_REFUSED,)))
+            async with self.delivery.sending("commitStatus"):
+                _allow_repetition(await self.api.call("POST", path, body, accept=(_REFUSED,)))
         self._progress["commitStatus"] = state
 
     async def environment_url(self) -> None:
@@ -132,7 +138,7 @@ class _Told:
             return
         query = urlencode({"name": commits.environment_of(self.delivery)})
         for one in await self.api.listed(f"{self.project}/environments?{query}"):
-            if isinstance(one, dict) and isinstance(one.get("id"), int) and one.get("external_url") != url:
+            if isinstance(one.get("id"), int) and one.get("external_url") != url:
                 await self.api.call("PUT", f"{self.project}/environments/{one['id']}", {"external_url": url})
         self._progress["environment"] = True
 

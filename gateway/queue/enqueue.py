@@ -9,6 +9,8 @@ An application has at most one queued deployment. A new push or request
 A new deployment waits until the running one has ended.
 """
 
+from collections.abc import Mapping
+
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Conflict, InvalidInput
@@ -112,12 +114,14 @@ async def request_deployment(
     image: str | None = None,
     tag: str | None = None,
     keep_image: bool = True,
+    origin: Mapping[str, str] | None = None,
 ) -> str:
     """Enqueue a deploy or redeploy that a person requested, and return its id.
 
     `image`, or `tag` in the same repository, becomes the application's image once it serves; the subscription to the
     image's tag moves along, other subscriptions stay. Without `keep_image` it is deployed once and the configuration
     stays. When neither is given, the image that a queued deployment would set is deployed, else the configured one.
+    `origin` says from which commit it was built.
 
     Raises InvalidInput when the application has no image or the image's name is invalid, NotFound when the
     application was deleted meanwhile.
@@ -135,6 +139,8 @@ async def request_deployment(
             tag=tag,
             keep_image=keep_image,
         )
+        if origin is not None:
+            await queue.update_origin(connection, deployment_id, origin)
         await queue.notify(connection)
     return deployment_id
 

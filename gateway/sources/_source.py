@@ -70,6 +70,10 @@ def _no_check(_settings: Mapping[str, str]) -> None:
     pass
 
 
+def _no_origin(_request: Request, _trust: Trust) -> Mapping[str, str] | None:
+    return None
+
+
 def _no_handshake(_request: Request, _trust: Trust) -> Handshake | None:
     return None
 
@@ -97,6 +101,9 @@ class Source:
     keys: Callable[[Request, Trust], Sequence[str]] = _no_keys
     #: returns the answer to a handshake; called after `verify`, and for OPTIONS instead of `verify` and `parse`
     handshake: Callable[[Request, Trust], Handshake | None] = _no_handshake
+    #: returns from which commit the sender says that it built the images, in the form of their labels, if it does;
+    #: called when that is wanted, for a body that was parsed before
+    origin: Callable[[Request, Trust], Mapping[str, str] | None] = _no_origin
     #: the settings that `--set` takes, each with one sentence on what it does
     settings: Mapping[str, str] = field(default_factory=dict)
     #: returns the header for these settings, where they choose it

@@ -132,14 +132,28 @@ def parse(request: Request, image: Reference) -> Notification:
     body = strip_byte_order_mark(decode_form(request.body)).strip()
     if not body or _is_not_json(body, request.headers):
         return Notification(names_no_image=True)
-    loaded = parse_value(body)
+    source = _source_of(parse_value(body), request.headers)
+    if source is None:
+        return Notification(names_no_image=True)
+    return _parsed(source, replace(request, body=strip_byte_order_mark(request.body)), image)
+
+
+def origin(request: Request) -> Mapping[str, str] | None:
+    """Return from which commit a body says that the image was built, also one that names no image, if it does.
+
+    Raises InvalidInput for a body that is not understood.
+    """
+    body = strip_byte_order_mark(decode_form(request.body)).strip()
+    source = _source_of(parse_value(body), request.headers) or generic.SOURCE
+    return source.origin(replace(request, body=body), Trust(""))
+
+
+def _source_of(loaded: object, sent: Mapping[str, str]) -> Source | None:
     first = loaded[0] if isinstance(loaded, list) and loaded else loaded
-    if isinstance(first, dict):
-        part = Part(first)
-        for source, fits in _FORMS:
-            if fits(part, request.headers):
-                return _parsed(source, replace(request, body=strip_byte_order_mark(request.body)), image)
-    return Notification(names_no_image=True)
+    if not isinstance(first, dict):
+        return None
+    part = Part(first)
+    return next((source for source, fits in _FORMS if fits(part, sent)), None)
 
 
 def _is_not_json(body: bytes, sent: Mapping[str, str]) -> bool:

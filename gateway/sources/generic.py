@@ -1,12 +1,14 @@
 """Any sender of JSON: a CI job, a script, a registry without a source of its own.
 
 Without settings the body is `{"image": "repo:tag"}`, or has the name, `tag` and `digest` as separate fields, or is an
-array of these. Settings with JSON Pointers find the image, tag and digest in any other JSON.
+array of these. Settings with JSON Pointers find the image, tag and digest in any other JSON. `source` and `revision`
+name the repository and the commit that the image was built from.
 """
 
 from collections.abc import Mapping
 from typing import Literal
 
+from gateway.model.commits import origin_of
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import verify_credentials, verify_hmac
@@ -20,7 +22,7 @@ _HEADER = "Authorization"
 _TOKEN_HEADER = "x-api-key"  # noqa: S105 - a header's name
 _SIGNATURE_HEADER = "X-Hub-Signature-256"
 
-_POINTERS = ("tag", "digest", "id")
+_POINTERS = ("tag", "digest", "id", "source", "revision")
 _NAMES = ("/image", "/repository", "/artifact", "/name")
 _PLAIN = {"tag": "/tag", "digest": "/digest"}
 _CHOICES = {
@@ -110,6 +112,12 @@ def _text(document: object, pointer: str) -> str:
     return found or ""
 
 
+def origin(request: Request, trust: Trust) -> Mapping[str, str] | None:
+    document = parse_value(strip_byte_order_mark(request.body))
+    said = (resolve(document, parse_pointer(trust.settings.get(name, f"/{name}"))) for name in ("source", "revision"))
+    return origin_of(*said)
+
+
 def check(settings: Mapping[str, str]) -> None:
     for name, choices in _CHOICES.items():
         if settings.get(name) not in {None, *choices}:
@@ -130,10 +138,13 @@ SOURCE = Source(
     verify=verify,
     signed=signed,
     parse=parse,
+    origin=origin,
     settings={
         "image": "the JSON Pointer of the image's name, as in /push/image; or the name itself.",
         "tag": "the JSON Pointer of the tag, if it is not in the image's name.",
         "digest": "the JSON Pointer of the digest, if it is not in the image's name.",
+        "source": "the JSON Pointer of the address of the repository that the image was built from (/source).",
+        "revision": "the JSON Pointer of the full hash of the commit that the image was built from (/revision).",
         "id": "the JSON Pointer of an id that differs for each push, and stays the same when one is sent again (/id).",
         "when": "POINTER=VALUE: deploy only where the pointer has this value, as in /action=published.",
         "proof": "secret: the secret itself, as a bearer or in x-api-key; hmac: a signature; path: only the path.",

@@ -6,6 +6,9 @@ GitHub does not sign its headers, so the event is recognized by the body alone. 
 different delivery ids: the second joins the deployment that the first has queued.
 """
 
+from collections.abc import Mapping
+
+from gateway.model.commits import origin_of
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import verify_hmac
 from gateway.sources._events import (
@@ -35,6 +38,15 @@ def verify(request: Request, trust: Trust) -> None:
 
 def parse(request: Request, trust: Trust) -> Notification:
     return notification([_parse_event(parse_object(decode_form(request.body)), trust)])
+
+
+def origin(request: Request, _trust: Trust) -> Mapping[str, str] | None:
+    body = parse_object(decode_form(request.body))
+    package = body.part("package") or body.part("registry_package")
+    version = package.part("package_version") or body.part("package_version")
+    labels = version.part("container_metadata").part("labels")
+    source = labels.text("source") or body.part("repository").text("html_url")
+    return origin_of(source, labels.text("revision") or version.text("target_oid"))
 
 
 def _parse_event(body: Part, trust: Trust) -> ParsedEvent:
@@ -102,5 +114,12 @@ def _ignore_reason(body: Part, version: Part) -> str:
 
 
 SOURCE = Source(
-    "github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always_signed, response_deadline=9.0
+    "github",
+    header=_HEADER,
+    header_value=None,
+    verify=verify,
+    parse=parse,
+    origin=origin,
+    signed=always_signed,
+    response_deadline=9.0,
 )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
+from gateway.model.commits import origin_of
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import STANDARD_PREFIX, verify_credentials, verify_standard_webhook
 from gateway.sources import distribution
@@ -42,6 +43,12 @@ def parse(request: Request, trust: Trust) -> Notification:
     if "events" in body:
         return distribution.parse(request, trust)
     return notification([_parse_event(body, trust)])
+
+
+def origin(request: Request, _trust: Trust) -> Mapping[str, str] | None:
+    body = parse_object(request.body)
+    address = body.part("project").text("web_url") or body.part("repository").text("homepage")
+    return origin_of(address, _words(body)["sha"])
 
 
 def _parse_event(body: Part, trust: Trust) -> ParsedEvent:
@@ -117,6 +124,7 @@ SOURCE = Source(
     header_value="{secret}",
     verify=verify,
     parse=parse,
+    origin=origin,
     always_accept=True,
     settings={
         "image": "the image that a successful pipeline pushes, as registry.example.com/{project}:{ref}; fields: "

@@ -128,6 +128,25 @@ async def select_delivery(connection: Connection, delivery_id: str) -> tuple[Del
     return _from_row(row), row["body"]
 
 
+async def select_of_deployment(
+    connection: Connection, deployment_id: str, *, most: int
+) -> list[tuple[Delivery, bytes]]:
+    """Return the newest deliveries that led to a deployment and have a body, with their bodies."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}, {_CAUSED}, body
+          FROM deliveries d
+         WHERE delivery_id IN (SELECT delivery_id FROM deployment_deliveries WHERE deployment_id = $1)
+           AND octet_length(d.body) > 0
+         ORDER BY received_at DESC, delivery_id DESC
+         LIMIT $2
+        """,  # noqa: S608 - constants
+        deployment_id,
+        most,
+    )
+    return [(_from_row(row), row["body"]) for row in rows]
+
+
 @dataclass(slots=True)
 class Refusals:
     """How often an endpoint refused requests for one reason, and the headers of the last one."""

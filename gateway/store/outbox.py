@@ -52,7 +52,7 @@ class ClaimedDelivery:
     event: Event
     progress: Mapping[str, Any]
     queued_at: datetime
-    #: the progress of the first event of the same deployment
+    #: the progress of an earlier event of the same deployment that made one at its host
     earlier: Mapping[str, Any]
 
 
@@ -134,8 +134,10 @@ async def claim_deliveries(
                       SELECT f.progress
                         FROM outbox_events s
                         JOIN outbox_deliveries f USING (event_id)
-                       WHERE s.key = 'deployment:' || e.deployment_id || ':started' AND f.alert_id = d.alert_id
-                         AND f.delivery_id <> d.delivery_id
+                       WHERE s.deployment_id = e.deployment_id AND f.alert_id = d.alert_id AND f.number < d.number
+                         AND f.progress ? 'deployment'
+                       ORDER BY f.number DESC
+                       LIMIT 1
                   ) AS earlier
         """,  # noqa: S608 - constants
         owner,
@@ -179,8 +181,8 @@ def _event(row: Row) -> Event:
     )
 
 
-async def renew_delivery(connection: Connection, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> bool:
-    """Store what the receiver has taken so far; return False for a stale owner."""
+async def store_progress(connection: Connection, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> bool:
+    """Store what the receiver has taken so far, and what it is sent next; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries SET progress = $3
@@ -227,14 +229,15 @@ async def postpone_delivery(
     delay: timedelta,
     status_code: int | None,
     error: str | None,
-    progress: Mapping[str, Any],
+    progress: Mapping[str, Any] | None,
     counted: bool = True,
 ) -> bool:
-    """Let it wait for its next attempt; return False for a stale owner."""
+    """Let it wait for its next attempt; return False for a stale owner. Without `progress`, what is stored stays."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries
-           SET next_attempt_at = now() + $3, status_code = $4, error = coalesce($5, error), progress = $6,
+           SET next_attempt_at = now() + $3, status_code = $4, error = coalesce($5, error),
+               progress = coalesce($6, progress),
                lease_until = NULL, claimed_by = NULL, attempts = attempts - CASE WHEN $7 THEN 0 ELSE 1 END
          WHERE delivery_id = $1 AND epoch = $2 AND state = 'waiting'
         """,
@@ -243,7 +246,7 @@ async def postpone_delivery(
         delay,
         status_code,
         error,
-        dict(progress),
+        None if progress is None else dict(progress),
         counted,
     )
     return bool(done == "UPDATE 1")
@@ -299,7 +302,7 @@ async def disable_alert(connection: Connection, alert_id: str, error: str) -> No
 
 
 async def select_origin(connection: Connection, event_id: str) -> Mapping[str, Any] | None:
-    """Return what was looked up for this event, or for the first one of its deployment."""
+    """Return what was looked up for this event, or for the first one of its deployment with the same image."""
     found: Mapping[str, Any] | None = await connection.fetchval(
         """
         SELECT coalesce(e.origin, (
@@ -313,6 +316,24 @@ async def select_origin(connection: Connection, event_id: str) -> Mapping[str, A
         event_id,
     )
     return found
+
+
+async def select_called_origin(
+    connection: Connection, deployment_id: str
+) -> tuple[list[str], Mapping[str, Any] | None]:
+    """Return the ids of a deployment and the one that it goes back to, and the origin that their calls name, if any."""
+    rows = await connection.fetch(
+        """
+        SELECT d.deployment_id, d.origin
+          FROM deployments w
+          JOIN deployments d ON d.deployment_id IN (w.deployment_id, w.rolls_back_to)
+         WHERE w.deployment_id = $1
+         ORDER BY d.deployment_id = $1 DESC
+        """,
+        deployment_id,
+    )
+    called = (row["origin"] for row in rows if row["origin"] is not None)
+    return [row["deployment_id"] for row in rows], next(called, None)
 
 
 async def update_origin(connection: Connection, event_id: str, origin: Mapping[str, Any]) -> None:

@@ -131,6 +131,11 @@ async def insert_deployment(
     return str(row)
 
 
+async def update_origin(connection: Connection, deployment_id: str, origin: Mapping[str, str]) -> None:
+    """Record from which commit a call says that the image was built, in the form of its labels."""
+    await connection.execute("UPDATE deployments SET origin = $2 WHERE deployment_id = $1", deployment_id, dict(origin))
+
+
 async def join_deployment(
     connection: Connection,
     deployment_id: str,
@@ -209,9 +214,9 @@ async def requeue_waiting(connection: Connection, successor: str) -> str | None:
         ),
         again AS (
             INSERT INTO deployments (application_id, kind, forced, title, description, asked_by, asked_key, reference,
-                                     expected_digest, rolls_back_to, image, moves_subscription)
+                                     expected_digest, rolls_back_to, image, moves_subscription, origin)
             SELECT application_id, kind, forced, title, description, asked_by, asked_key, reference,
-                   expected_digest, rolls_back_to, image, moves_subscription
+                   expected_digest, rolls_back_to, image, moves_subscription, origin
               FROM waited
             RETURNING deployment_id
         ),

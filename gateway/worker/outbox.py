@@ -23,6 +23,7 @@ from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.gates.window import Rule, is_open, next_opening
 from gateway.model.alerts import FOR_PEOPLE, EventKind
+from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable, storable_text
 from gateway.model.sanitize import safe_line
 from gateway.notify import people, receivers
@@ -33,7 +34,7 @@ from gateway.store import alerts, outbox
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.outbox import LONGEST_PAUSE, TRIPPED, ClaimedDelivery
-from gateway.worker.image_labels import ImageLabels
+from gateway.worker.image_origins import ImageOrigins
 from gateway.worker.metrics import ALERTS
 
 _LOG = structlog.get_logger()
@@ -63,7 +64,7 @@ class OutboxWorker:
         self._vault = vault
         self._settings = settings
         self._owner = owner
-        self._labels = ImageLabels(pool, vault, registry)
+        self._origins = ImageOrigins(pool, vault, registry)
         self._woken = asyncio.Event()
         self._running: dict[asyncio.Task[None], ClaimedDelivery] = {}
         #: the addresses of the settings, by the id of their alert
@@ -129,7 +130,7 @@ class OutboxWorker:
                         delay=timedelta(0),
                         status_code=None,
                         error=None,
-                        progress=claimed.progress,
+                        progress=None,
                     )
 
     # -- one delivery
@@ -144,10 +145,11 @@ class OutboxWorker:
             alert,
             claimed.event,
             dict(claimed.progress),
-            repeated=claimed.attempts > 1 or bool(claimed.progress),
+            attempt=claimed.attempts,
             url=self._url(claimed),
             earlier=claimed.earlier,
-            find_labels=partial(self._labels.find, claimed.event),
+            find_labels=partial(self._origins.find, claimed.event),
+            store=partial(self._store, claimed),
         )
         try:
             async with asyncio.timeout(_DEADLINE):
@@ -156,6 +158,8 @@ class OutboxWorker:
             await self._failed(claimed, delivery, error)
         except TimeoutError:
             await self._failed(claimed, delivery, Undelivered("it does not answer in time", down=True))
+        except LeaseLost:
+            _LOG.warning("A delivery took longer than its lease", alert=alert.name, delivery=claimed.delivery_id)
         except Unavailable:
             raise  # the database: its lease runs out, and it is delivered again
         except Exception:
@@ -164,6 +168,12 @@ class OutboxWorker:
             await self._failed(claimed, delivery, defect)
         else:
             await self._delivered(claimed, delivery, receipt)
+
+    async def _store(self, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> None:
+        """Store what is about to be sent. Raises LeaseLost, so that nothing is sent that another gateway sends."""
+        async with statement(self._pool) as connection:
+            if not await outbox.store_progress(connection, claimed, progress):
+                raise LeaseLost(claimed.delivery_id)
 
     def _url(self, claimed: ClaimedDelivery) -> str | None:
         base = self._settings.public_url
@@ -252,7 +262,7 @@ class OutboxWorker:
                 delay=delay,
                 status_code=None,
                 error=None,
-                progress=claimed.progress,
+                progress=None,
                 counted=False,
             )
 

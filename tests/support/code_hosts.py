@@ -8,9 +8,10 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -62,6 +63,21 @@ LAB_ENVIRONMENT: Fields = {"external_url": (False, TEXT), "tier": (False, TEXT),
 TEA_STATUS: Fields = {
     "state": (True, {"pending", "success", "error", "failure", "warning"}), "context": (False, TEXT),
     "description": (False, TEXT), "target_url": (False, TEXT),
+}  # fmt: skip
+
+
+#: of the lists: the parameters that they have, and the size of a page where none is named, and at most
+PAGES: Mapping[str, tuple[set[str], str, int, int]] = {
+    "github statuses": (set(), "per_page", 30, 100),
+    "github deployments": ({"sha", "ref", "task", "environment"}, "per_page", 30, 100),
+    "gitlab statuses": ({"ref", "stage", "name", "pipeline_id", "order_by", "sort", "all"}, "per_page", 20, 100),
+    "gitlab deployments": (
+        {"order_by", "sort", "updated_after", "updated_before", "finished_after", "finished_before", "environment",
+         "status"},
+        "per_page", 20, 100,
+    ),
+    "gitlab environments": ({"name", "search", "states"}, "per_page", 20, 100),
+    "gitea statuses": ({"sort", "state"}, "limit", 30, 50),
 }  # fmt: skip
 
 
@@ -132,10 +148,22 @@ class CodeHost:
         body = await request.json() if request.can_read_body else None
         return api(request, parts[2:], body)
 
-    def _page(self, request: web.Request, of: str) -> list[dict[str, Any]]:
-        """Return the newest statuses, as many as a page has."""
-        most = int(request.query.get("per_page") or request.query.get("limit") or 30)
-        return self.statuses.get(of, [])[: -most - 1 : -1]
+    def _page(self, request: web.Request, kind: str, found: Iterable[dict[str, Any]]) -> web.Response:
+        """Return a page of a list."""
+        known, size, usual, most = PAGES[kind]
+        if unknown := request.query.keys() - known - {size, "page"}:
+            raise Refused(f"unknown: {sorted(unknown)}")
+        length, page = min(int(request.query.get(size, usual)), most), int(request.query.get("page", 1))
+        listed = list(found)
+        more = {"Link": f'<{self.url}{request.path}>; rel="next"'} if len(listed) > page * length else {}
+        return web.json_response(listed[(page - 1) * length : page * length], headers=more)
+
+    def add_status(self, of: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Put a status to a commit or a deployment, as anybody may."""
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        made = {"id": next(self.numbers), "status": given["state"], **given, "created_at": now}
+        self.statuses.setdefault(of, []).append(made)
+        return made
 
     def _write(self, kind: str, what: str, body: dict[str, Any], answer: Any, status: int = 201) -> web.Response:
         self.written.append((kind, what, body))
@@ -167,13 +195,15 @@ class CodeHost:
                 return web.json_response({"resources": {}})
             case "GET", ["repos", owner, name, "deployments"]:
                 query = request.query
-                return web.json_response(
-                    [
+                return self._page(
+                    request,
+                    "github deployments",
+                    (
                         one
                         for one in reversed(self.deployments.values())
                         if one["repository"] == f"{owner}/{name}"
                         and all(query.get(key, one[key]) == one[key] for key in ("sha", "environment", "task"))
-                    ][: int(query.get("per_page", 30))]
+                    ),
                 )
             case "POST", ["repos", owner, name, "deployments"]:
                 given = checked(body, DEPLOYMENT)
@@ -188,7 +218,7 @@ class CodeHost:
                     return web.json_response({"message": "Not Found"}, status=404)
                 return self._states(request, f"d{number}", body, DEPLOYMENT_STATUS, "deployment_status", number)
             case "GET", ["repos", _, _, "commits", sha, "statuses"]:
-                return web.json_response(self._page(request, sha))
+                return self._page(request, "github statuses", reversed(self.statuses.get(sha, [])))
             case "POST", ["repos", _, _, "statuses", sha]:
                 return self._states(request, sha, body, COMMIT_STATUS, "commit_status", sha)
             case "POST", ["orgs", owner, "artifacts", "metadata", "deployment-record"]:
@@ -208,13 +238,12 @@ class CodeHost:
 
     def _states(self, request: web.Request, of: str, body: Any, fields: Fields, kind: str, what: str) -> web.Response:
         if request.method == "GET":
-            return web.json_response(self._page(request, of))
+            kind = "gitea statuses" if fields is TEA_STATUS else "github statuses"
+            return self._page(request, kind, reversed(self.statuses.get(of, [])))
         given = checked(body, fields)
         if len(given.get("description", "")) > (255 if fields is TEA_STATUS else 140):
             raise Refused("description is too long")
-        made = {"id": next(self.numbers), "status": given["state"], **given}
-        self.statuses.setdefault(of, []).append(made)
-        return self._write(kind, what, given, made)
+        return self._write(kind, what, given, self.add_status(of, given))
 
     # -- GitLab
 
@@ -227,7 +256,13 @@ class CodeHost:
             case "GET", ["projects", project] if "%2F" in project:
                 return web.json_response({"id": 9, "default_branch": "trunk"})
             case "GET", ["projects", _, "deployments"]:
-                return web.json_response(list(reversed(self.deployments.values())))
+                query = request.query
+                if ("updated_after" in query) != (query.get("order_by") == "updated_at"):
+                    raise Refused("`updated_at` filter and `updated_at` sorting must be paired")
+                if query.get("sort") != "desc":
+                    raise Refused("the oldest come first")
+                mine = [one for one in self.deployments.values() if one["environment"] == query.get("environment")]
+                return self._page(request, "gitlab deployments", reversed(mine))
             case "POST", ["projects", _, "deployments"]:
                 given = checked(body, LAB_DEPLOYMENT)
                 number = next(self.numbers)
@@ -246,22 +281,24 @@ class CodeHost:
                 return self._write("deployment", number, given, one, 200)
             case "GET", ["projects", _, "environments"]:
                 name = request.query.get("name", "")
-                return web.json_response([one for key, one in self.environments.items() if key == name])
+                found_ones = [one for key, one in self.environments.items() if key == name]
+                return self._page(request, "gitlab environments", found_ones)
             case "PUT", ["projects", _, "environments", number]:
                 given = checked(body, LAB_ENVIRONMENT)
                 (found,) = [one for one in self.environments.values() if one["id"] == int(number)]
                 found.update(given)
                 return self._write("environment", number, given, found, 200)
             case "GET", ["projects", _, "repository", "commits", sha, "statuses"]:
-                return web.json_response(self._page(request, sha))
+                name = request.query.get("name")
+                named = [one for one in self.statuses.get(sha, []) if name in {None, one["name"]}]
+                newest = request.query.get("sort") == "desc"
+                return self._page(request, "gitlab statuses", reversed(named) if newest else named)
             case "POST", ["projects", _, "statuses", sha]:
                 given = checked(body, LAB_STATUS)
                 known = [one for one in self.statuses.get(sha, []) if one["name"] == given["name"]]
                 if known and known[-1]["status"] == given["state"]:
                     return web.json_response({"message": "Cannot transition status via :x"}, status=400)
-                made = {"id": next(self.numbers), "status": given["state"], **given}
-                self.statuses.setdefault(sha, []).append(made)
-                return self._write("commit_status", sha, given, made)
+                return self._write("commit_status", sha, given, self.add_status(sha, given))
             case _:
                 return web.json_response({"message": "404 Not found"}, status=404)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -15,7 +16,14 @@ from gateway.config import Settings
 from gateway.registry import client as registry_client
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
+from gateway.worker import outbox
 from gateway.worker.outbox import OutboxWorker
+
+
+def shorten_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the outbox try again after fractions of a second."""
+    for name, seconds in (("_SHORTEST", 0.02), ("_LONGEST", 0.5), ("_FIRST_PAUSE", 0.05), ("POLL_INTERVAL", 0.05)):
+        monkeypatch.setattr(outbox, name, seconds)
 
 
 @dataclass

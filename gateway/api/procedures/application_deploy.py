@@ -13,8 +13,9 @@ from gateway.api.procedures.application import Named, WholeApplication, require_
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.applications import Application
+from gateway.model.commits import origin_of
 from gateway.model.deployments import Kind
-from gateway.model.errors import Conflict, Forbidden
+from gateway.model.errors import Conflict, Forbidden, InvalidInput
 from gateway.model.reference import Reference
 from gateway.queue import cancel, enqueue
 from gateway.store import applications, deployments
@@ -41,6 +42,16 @@ class Deploy(Named):
             "becomes the application's tag once it serves. With scope deploy, it is deployed once.",
             validation_alias=AliasChoices("tag", "imageTag", "image_tag"),
         ),
+    ] = None
+    source: Annotated[
+        Text | None,
+        Field(
+            description="Address of the repository that the image was built from, for the status of its commit; the "
+            "image's own labels come first."
+        ),
+    ] = None
+    revision: Annotated[
+        Text | None, Field(description="Full hash of the commit that the image was built from; with `source`.")
     ] = None
 
 
@@ -81,6 +92,12 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
     async with statement(context.pool) as connection:
         application = await require_application(connection, context, given)
     refuse_another_repository(context.caller, application, given.docker_image)
+    origin = origin_of(given.source, given.revision)
+    if origin is None and (given.source or given.revision):
+        raise InvalidInput(
+            "send both source, such as https://github.com/acme/web, and revision, the full hash of a commit",
+            field="revision" if given.source else "source",
+        )
     deployment_id = await enqueue.request_deployment(
         context.pool,
         application,
@@ -90,6 +107,7 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
         image=given.docker_image,
         tag=given.tag,
         keep_image=context.caller.permission is Permission.ADMIN,
+        origin=origin,
     )
     return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
 

@@ -12,22 +12,23 @@ from joserfc.jwk import RSAKey
 from gateway.model.alerts import EventKind, Occurrence
 from gateway.model.api_keys import Permission
 from gateway.model.commits import REVISION, SOURCE
+from gateway.model.deployments import Status
+from gateway.model.errors import Code
 from gateway.store import outbox
 from gateway.store.database import transaction
-from gateway.worker import outbox as worker
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.integration.worker.test_outbox import settled
 from tests.support.api_client import VAULT, Web
 from tests.support.code_hosts import TOKEN, CodeHost, a_code_host
-from tests.support.receivers import delivering
+from tests.support.concluding import conclude
+from tests.support.receivers import delivering, shorten_clocks
 
 SHA = "ab" * 20
 
 
 @pytest.fixture
 async def web(shared_web: Web, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Web]:
-    monkeypatch.setattr(worker, "_SHORTEST", 0.1)
-    monkeypatch.setattr(worker, "_FIRST_PAUSE", 0.2)
+    shorten_clocks(monkeypatch)
     yield shared_web
     await shared_web.empty("alerts", "outbox_events")
 
@@ -102,11 +103,16 @@ async def test_a_commit_shows_each_state_of_its_deployment_once(
 
 @pytest.mark.parametrize("receiver", ["github", "gitlab", "gitea"])
 async def test_a_state_whose_answer_was_lost_is_not_shown_twice(web: Web, host: CodeHost, receiver: str) -> None:
-    """Each request is carried out, and then answered with 500: nobody knows whether it was."""
+    """Each request is carried out, and then answered with 500: nobody knows whether it was.
+
+    Others show more on the same commit meanwhile than a page has.
+    """
     lost = []
 
     async def lose() -> http.Response | None:
         kind, what, body = host.written[-1]
+        for number in range(120):
+            host.add_status(SHA, {"state": "pending", "context": f"other-{number}", "name": f"other-{number}"})
         if (kind, what, str(body)) in lost:
             return None
         lost.append((kind, what, str(body)))
@@ -119,6 +125,49 @@ async def test_a_state_whose_answer_was_lost_is_not_shown_twice(web: Web, host: 
     await delivered(web, alert_id)
     assert len(host.written) == len(lost)
     assert len(host.states("commit_status")) == 2
+
+
+async def test_a_refusal_is_an_answer_and_nothing_is_looked_up_after_it(web: Web, host: CodeHost) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def disturb(request: http.Request) -> http.Response | None:
+        asked.append((request.method, request.path))
+        if len(asked) in {1, 3, 5}:
+            return http.Response(status=429, headers={"Retry-After": "0"})
+        return None
+
+    host.disturb = disturb
+    application_id = await web.application("acme/web")
+    alert_id = await an_alert(web, host, "github")
+    await tell(web, application_id, EventKind.STARTED, source=f"{host.url}/acme/web")
+    await delivered(web, alert_id)
+    assert [method for method, _ in asked] == ["POST"] * 6
+
+
+async def test_a_deployment_that_waits_and_then_starts_is_one_at_its_host(web: Web, host: CodeHost) -> None:
+    application_id = await web.application("acme/web")
+    alert_id = await an_alert(web, host, "github")
+    await tell(web, application_id, EventKind.WAITING, EventKind.STARTED, source=f"{host.url}/acme/web")
+    await delivered(web, alert_id)
+    assert len(host.deployments) == 1
+    assert host.states("deployment_status") == ["queued", "in_progress"]
+
+
+async def test_without_labels_the_commit_is_that_which_the_push_or_the_call_names(web: Web, host: CodeHost) -> None:
+    application_id = await web.application("acme/origin")
+    alert_id = await an_alert(web, host, "gitea", events=["failed"])
+    webhook = await web.endpoint("generic", "s")
+    for revision in ("1" * 40, "2" * 40):  # the second push joins the first one's deployment
+        body = {"image": "acme/origin", "source": f"{host.url}/acme/web", "revision": revision, "id": revision}
+        assert (await web.post(webhook, body, Authorization="Bearer s"))[0] == 202
+    await conclude(web, Status.FAILED, Code.UNHEALTHY)
+    call = {"applicationId": application_id, "revision": "3" * 40}
+    status, answer = await web.post("/api/application.redeploy", call)
+    assert (status, "send both source" in answer["message"]) == (400, True)
+    await web.mutate("application.redeploy", **call, source=f"{host.url}/acme/web.git")
+    await conclude(web, Status.FAILED, Code.UNHEALTHY)
+    assert await delivered(web, alert_id) == []
+    assert [what for kind, what, _ in host.written if kind == "commit_status"] == ["2" * 40, "3" * 40]
 
 
 async def test_the_token_goes_to_no_host_and_no_repository_but_those_of_the_alert(web: Web, host: CodeHost) -> None:

@@ -18,17 +18,15 @@ from gateway.model.deployments import Status
 from gateway.model.errors import Code
 from gateway.store import deployments, outbox
 from gateway.store.database import transaction
-from gateway.worker import outbox as worker
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import VAULT, Web
 from tests.support.concluding import conclude
-from tests.support.receivers import Hook, a_hook, delivering
+from tests.support.receivers import Hook, a_hook, delivering, shorten_clocks
 
 
 @pytest.fixture
 async def web(shared_web: Web, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Web]:
-    monkeypatch.setattr(worker, "_SHORTEST", 0.1)
-    monkeypatch.setattr(worker, "_FIRST_PAUSE", 0.2)
+    shorten_clocks(monkeypatch)
     yield shared_web
     await shared_web.empty("alerts", "outbox_events")
 

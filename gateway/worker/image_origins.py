@@ -1,21 +1,25 @@
-"""Looks up from which commit an image was built: once for each image, by the labels that its registry has."""
+"""Looks up from which commit an image was built: by its labels, else by the call or the push that had it deployed.
+
+The registry is asked once for each image.
+"""
 
 from collections.abc import Mapping
 
 from gateway.model.alerts import Event
-from gateway.model.commits import REVISION, SOURCE
+from gateway.model.commits import REVISION, SOURCE, parse_commit
 from gateway.model.errors import DatabaseUnavailable, Failed, InvalidInput, NotFound, Postponed, Unavailable
 from gateway.model.reference import Reference, parse_digest
 from gateway.model.registries import Login, select_login
 from gateway.notify.receiver import Undelivered
+from gateway.queue.stored import find_origin
 from gateway.registry.client import RegistryClient
 from gateway.store import applications, outbox, registries
 from gateway.store.database import Pool, statement
 from gateway.store.encryption import Vault
 
 
-class ImageLabels:
-    """Looks labels up, and keeps them with the event."""
+class ImageOrigins:
+    """Looks the origins of images up, and keeps them with the event."""
 
     def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient) -> None:
         self._pool = pool
@@ -28,12 +32,26 @@ class ImageLabels:
             known = await outbox.select_origin(connection, event.event_id)
         if known is not None:
             return known
-        found = await self._ask(event)
+        found = await self._labels(event)
+        if parse_commit(found) is None:
+            found = await self._said(event) or found
         async with statement(self._pool) as connection:
             await outbox.update_origin(connection, event.event_id, found)
         return found
 
-    async def _ask(self, event: Event) -> Mapping[str, str]:
+    async def _said(self, event: Event) -> Mapping[str, str] | None:
+        """Return what a call for the deployment says of it, else a push; then of the one that it goes back to."""
+        digest = (event.content.get("deployment") or {}).get("digest")
+        async with statement(self._pool) as connection:
+            deployments, called = await outbox.select_called_origin(connection, event.deployment_id or "")
+            if called is not None:
+                return called
+            for one in deployments:
+                if (pushed := await find_origin(connection, self._vault, one, digest)) is not None:
+                    return pushed
+        return None
+
+    async def _labels(self, event: Event) -> Mapping[str, str]:
         deployment = event.content.get("deployment") or {}
         if not deployment.get("image") or not deployment.get("digest"):
             return {}  # it failed before its image was known
