@@ -105,9 +105,9 @@ alike: setup ## Adopt containers of EXAMPLES=50 times four generated configurati
 swarm: setup ## Update a service on a Swarm of three nodes under load, UPDATES=5 times, then lose a node.
 	@$(BIN)/python -m tests.scripts.swarm_three_nodes
 
-bench: setup ## Measure, each figure a ratio inside one run; PART selects some of the parts.
+bench: setup ## Measure, each figure a ratio inside one run; PART selects some of the parts; MINUTES keeps the dashboard's tabs open.
 	@command -v wrk >/dev/null && command -v webhook >/dev/null || test "$$(id -u)" != 0 || apt-get install -y -qq --no-install-recommends wrk webhook >/dev/null
-	@$(BIN)/python -m tests.bench $(PART)
+	@$(BIN)/python -m tests.bench $(PART) $(if $(MINUTES),--minutes $(MINUTES))
 
 scale: setup ## Simulate ENGINES=10000 hosts and three gateways, roll out to ROLLOUTS=1500 at once, and kill each gateway.
 	@$(BIN)/python -m tests.scale --engines $(or $(ENGINES),10000) --rollouts $(or $(ROLLOUTS),1500) \

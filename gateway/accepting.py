@@ -48,6 +48,9 @@ class _ElsewhereRollouts:
     def wake(self) -> None:
         """Do nothing: the notification wakes the worker."""
 
+    def when_woken(self, _act: Callable[[], None], /) -> None:
+        """Do nothing: nothing is woken here."""
+
 
 @asynccontextmanager
 async def running(given: dict[str, Any], settings: Settings) -> AsyncIterator[str]:

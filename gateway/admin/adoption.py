@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from gateway.docker import adoption
+from gateway.docker import adoption, snapshot
 from gateway.docker.container import adopted_spec
 from gateway.docker.container.ownership import belongs_to
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.docker.snapshot import Snapshot
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import MAX_STOP_GRACE
 from gateway.model.errors import Conflict, RolloutError, Unavailable
-from gateway.store import applications, deploy_tokens, engines, subscriptions
+from gateway.store import applications, deploy_tokens, engines, observations, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -27,6 +28,7 @@ async def adopt(
     try:
         identity = await engine.identify()
         base = await adoption.inspect_existing(engine, container, host_name=identity.name)
+        current = await snapshot.take_snapshot(engine, identity, {}, container=base.name)
     except RolloutError as error:
         raise Unavailable(f"cannot inspect {container} on the Docker Engine: {error}") from error
     # Pushes name a tag. The digest only says what ran at the time of adoption.
@@ -49,7 +51,20 @@ async def adopt(
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
         await subscriptions.replace_subscription(connection, application_id, reference)
+        if known is None:
+            await _observe(connection, application_id, identity.engine_id, server_id, current)
     return application_id
+
+
+async def _observe(
+    connection: Connection, application_id: str, engine_id: str, server_id: str | None, current: Snapshot
+) -> None:
+    """Store the state of a new application: the gateway that watches the engine may look only in a minute."""
+    all_expected, as_of = await observations.select_expected(
+        connection, engine_id, [server_id], application_id=application_id
+    )
+    states = {one.application_id: snapshot.observe(one, current) for one in all_expected}
+    await observations.upsert_observations(connection, states, as_of)
 
 
 async def adopt_recreated(

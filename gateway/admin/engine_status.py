@@ -1,6 +1,6 @@
 """The state of the engines, as the worker sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -34,3 +34,6 @@ class Rollouts(Protocol):
         """All engines, the gateway's own first."""
 
     def wake(self) -> None: ...
+
+    def when_woken(self, act: Callable[[], None], /) -> None:
+        """Call this each time that a deployment was queued, by this gateway or another one."""

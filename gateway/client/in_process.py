@@ -7,7 +7,7 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,9 @@ class _NoRollouts:
 
     def wake(self) -> None:
         """Do nothing: the notification wakes the gateways that run."""
+
+    def when_woken(self, _act: Callable[[], None], /) -> None:
+        """Do nothing: nothing is woken here."""
 
 
 class InProcessGateway(Gateway):

@@ -1,8 +1,8 @@
 """Send a form: it calls one procedure of the API, and then shows a page.
 
 The fields are the procedure's inputs. Empty ones are left out, but for `name!`; `name[]` is a list, one element a line,
-and `name{}` is a mapping, one `NAME=value` a line.
-The fields `form` and `then` are the form's own: its token, and the page that follows.
+`name{}` is a mapping, one `NAME=value` a line, and `name?` is null where it is empty. The fields `form` and `then` are
+the form's own: its token, and the page that follows, which may name `{applicationId}`, the application that was made.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from gateway.api.rpc.trpc import UNDEFINED
 from gateway.dashboard.fields import read_fields
 from gateway.dashboard.live import CHANGES, LISTS
 from gateway.dashboard.procedures import call_whole
-from gateway.dashboard.rendering import page, public_address, redirect
+from gateway.dashboard.rendering import is_local, page, public_address, redirect
 from gateway.dashboard.sessions import PREFIX, SESSION, own_page, refuse_other_sites
 from gateway.model.errors import Forbidden
 
@@ -52,6 +52,7 @@ OFFERED = frozenset(
         "subscription.remove",
         "webhook.create",
         "webhook.rotate",
+        "webhook.update",
         "webhook.enable",
         "webhook.disable",
         "webhook.remove",
@@ -68,6 +69,10 @@ OFFERED = frozenset(
         "project.create",
         "project.remove",
         "project.update",
+        "port.create",
+        "port.delete",
+        "mounts.create",
+        "mounts.remove",
         "environment.create",
         "environment.remove",
     }
@@ -76,6 +81,7 @@ OFFERED = frozenset(
 _SHOWN_ONCE = frozenset({"alert.create", "alert.update", "webhook.create", "webhook.rotate", "user.createApiKey"})
 #: they try something out, and the answer is that it works, or why it does not
 _TRIES = frozenset({"alert.test", "registry.testRegistryById", "server.validate"})
+_MADE = "applicationId"
 _SECRETS = ("key", "path", "secret")
 _OWN_FIELDS = frozenset({"form", "then"})
 
@@ -100,7 +106,13 @@ async def send(request: web.Request) -> web.StreamResponse:
         return page(request, "worked.html", name=name, error=value.get("error"), then=then)
     request.app[CHANGES].publish(LISTS)
     deployment_id = answered.headers.get("X-Deployment-Id")
-    return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else then)
+    return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else _filled(then, value))
+
+
+def _filled(then: str, answer: Mapping[str, Any]) -> str:
+    """Return the page that follows, with the id of what was made."""
+    made = answer.get(_MADE)
+    return then.replace(f"{{{_MADE}}}", quote(made, safe="")) if isinstance(made, str) else then
 
 
 def _show_once(request: web.Request, answer: Mapping[str, Any], then: str) -> web.Response:
@@ -115,6 +127,7 @@ def _show_once(request: web.Request, answer: Mapping[str, Any], then: str) -> we
         "shown_once.html",
         key=answer.get("key"),
         url=url,
+        local=url is not None and is_local(url),
         secret=secret,
         header=header,
         source=answer.get("source") if endpoint_id else None,
@@ -133,6 +146,8 @@ def _given(fields: Mapping[str, str]) -> dict[str, Any]:
         elif name.endswith("{}"):
             pairs = (line.partition("=") for line in text.split("\n") if line.strip())
             given[name.removesuffix("{}")] = {key.strip(): value.strip() for key, _, value in pairs}
+        elif name.endswith("?"):
+            given[name.removesuffix("?")] = text.strip() or None
         elif text.strip() or name.endswith("!"):
             given[name.removesuffix("!")] = text
     return given

@@ -1,10 +1,10 @@
 """Tell open pages what has changed: one listener a gateway, one stream a tab.
 
-The listener looks at the database several times a second, as long as a tab is open: so all gateways tell the same,
-whichever of them rolls out. A tab names the topics of what it shows, and hears of these alone. A stream names topics
-(`overview`, `application:ID`, `deployment:ID`), never content: the page fetches what it shows, with the rights of the
-person who is signed in. A tab that reconnects names the last event that it has seen, and gets what it missed; where
-that is not known, it is told to fetch everything.
+The listener looks at the database several times a second, as long as a tab is open, and at once when a deployment is
+queued: so all gateways tell the same, whichever of them rolls out. A tab names the topics of what it shows, and gets
+events of these alone. A stream names topics (`overview`, `pending`, `application:ID`, `deployment:ID`), never content:
+the page fetches what it shows, with the rights of the person who is signed in. A tab that reconnects names the last
+event that it has seen, and gets what it missed; where that is not known, it fetches everything.
 """
 
 import asyncio
@@ -49,8 +49,10 @@ _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _EVERYTHING: _Topic = ("everything", None)
 _OVERVIEW: _Topic = ("overview", None)
 _DEPLOYMENTS: _Topic = ("deployments", None)
+#: what runs or waits
+_PENDING: _Topic = ("pending", None)
 #: what any change of a person may show in
-LISTS = frozenset({_OVERVIEW, _DEPLOYMENTS})
+LISTS = frozenset({_OVERVIEW, _DEPLOYMENTS, _PENDING})
 
 
 def _topics(before: Mapping[str, Change], now: Mapping[str, Change]) -> set[_Topic]:
@@ -61,7 +63,9 @@ def _topics(before: Mapping[str, Change], now: Mapping[str, Change]) -> set[_Top
         changed = one or other
         if one != other and changed is not None:
             own = changed.application_id
-            topics |= {_OVERVIEW, _DEPLOYMENTS, (f"deployment:{deployment_id}", own), *_of_applications([own])}
+            topics |= {_PENDING, _DEPLOYMENTS, (f"deployment:{deployment_id}", own), *_of_applications([own])}
+            if one is None:  # the overview shows how it ended
+                topics.add(_OVERVIEW)
     return topics
 
 
@@ -71,7 +75,7 @@ def _of_applications(application_ids: Iterable[str]) -> set[_Topic]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tab:
-    """An open tab: what it shows, None for all; and what it is still to be told. None ends it."""
+    """An open tab: what it shows, None for all; and the events that it gets next. None ends it."""
 
     topics: frozenset[str] | None
     events: asyncio.Queue[_Event | None]
@@ -81,7 +85,7 @@ class Tab:
 
 
 class Changes:
-    """What has changed, by topic, numbered; and the tabs that are told."""
+    """What has changed, by topic, numbered; and the tabs that get it."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -92,6 +96,7 @@ class Changes:
         self._tabs: set[Tab] = set()
         self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()
+        self._soon = asyncio.Event()
 
     @property
     def tabs(self) -> int:
@@ -103,7 +108,7 @@ class Changes:
 
     @asynccontextmanager
     async def subscribed(self, key_id: str = "", topics: frozenset[str] | None = None) -> AsyncIterator[Tab]:
-        """Yield a tab. It is told None when it is too slow, or the gateway stops."""
+        """Yield a tab. It gets None when it is too slow, or the gateway stops."""
         tab = Tab(topics, asyncio.Queue(_BUFFER + 1))
         self._tabs.add(tab)
         self._open[key_id] += 1
@@ -148,6 +153,10 @@ class Changes:
         with suppress(asyncio.QueueFull):
             tab.events.put_nowait(None)
 
+    def look_soon(self) -> None:
+        """Look at the database without waiting for the next time: a deployment was queued, here or elsewhere."""
+        self._soon.set()
+
     async def listen(self) -> None:
         """Publish what changes, for as long as a tab is open."""
         while True:
@@ -159,15 +168,32 @@ class Changes:
     async def _listen_until_unwanted(self) -> None:
         pending, newest = await self._look()
         # What has changed while nobody listened is not known.
-        told = self.publish({_EVERYTHING})
+        showing = self.publish({_EVERYTHING})
+        early = False
         while self._wanted.is_set():
-            await asyncio.sleep(_INTERVAL + _PAUSE_OF_TAB * told)
-            told = 0
+            await asyncio.sleep(_PAUSE_OF_TAB * showing)
+            early = await self._wait(may_be_early=not early)
+            showing = 0
             pending_before, newest_before = pending, newest
             pending, newest = await self._look()
             topics = _topics(pending_before, pending) | await self._topics_of_newest(newest_before, newest)
             if topics:
-                told = self.publish(topics)
+                showing = self.publish(topics)
+
+    async def _wait(self, *, may_be_early: bool) -> bool:
+        """Wait for the next look; return whether it comes early, for a deployment that was queued.
+
+        Every second look may: however many pushes come, they cause no more than twice as many looks.
+        """
+        if not may_be_early:
+            await asyncio.sleep(_INTERVAL)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_INTERVAL):
+                    await self._soon.wait()
+        early = may_be_early and self._soon.is_set()
+        self._soon.clear()
+        return early
 
     async def _topics_of_newest(self, before: Newest, now: Newest) -> set[_Topic]:
         topics: set[_Topic] = set()
@@ -197,7 +223,9 @@ CHANGES = web.AppKey("changes", Changes)
 async def run_listener(application: web.Application) -> AsyncIterator[None]:
     """Run the listener for as long as the application runs; end the streams when it stops."""
     changes = application[CHANGES]
-    async with application[CONTEXT].rollouts.background_tasks.running("dashboard", partial(changes.listen)):
+    rollouts = application[CONTEXT].rollouts
+    rollouts.when_woken(changes.look_soon)
+    async with rollouts.background_tasks.running("dashboard", partial(changes.listen)):
         yield
 
 
@@ -214,7 +242,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
     async with changes.subscribed(session.caller.key_id, _asked(request)) as tab:
-        # A tab that is not told now connects again, and catches up: so it ends the stream when the database is away.
+        # A tab that gets no events now connects again, and catches up: so it ends the stream when the database is away.
         with suppress(ConnectionError, TimeoutError, Unavailable):
             await _write_events(request, response, changes, tab)
     return response

@@ -6,7 +6,7 @@ one. When the session ends, or the key may not read the log any more, the stream
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,15 @@ from gateway.model.errors import GatewayError
 from gateway.store import applications
 from gateway.store.database import statement
 
-_LINES = 1000  # that a new tab gets
+#: from when on a log can be shown
+AGES: Mapping[str, timedelta | None] = {
+    "all": None,
+    "10m": timedelta(minutes=10),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(days=1),
+    "7d": timedelta(days=7),
+}
+_LINES = 1000  # that a new tab gets, unless it says from when on
 _MOST_AT_ONCE = 1000  # lines of one event
 _MOST_STREAMS = 100
 _MOST_STREAMS_OF_KEY = 50
@@ -115,8 +123,10 @@ async def _lines(request: web.Request, application_id: str, after: str) -> Async
     host = host_of(context, application)
     swarm = host.identity is not None and host.identity.swarm_manager
     since = _unix(after)
-    lines = "all" if since else str(_LINES)
-    found = application_logs.follow(host.engine, application, swarm=swarm, lines=lines, since=since or "0")
+    # A tab that has lines goes on after them.
+    begin = since or _unix_before(AGES.get(request.query.get("since", "")))
+    lines = "all" if begin else str(_LINES)
+    found = application_logs.follow(host.engine, application, swarm=swarm, lines=lines, since=begin or "0")
     async for together in found:
         # The engine takes `since` as "at or after".
         fresh = [line for line in together if line[0] > after] if since else together
@@ -132,6 +142,11 @@ def _unix(moment: str) -> str | None:
     except ValueError:
         return None
     return f"{seconds}.{fraction:0<9}" if fraction.isdecimal() and len(fraction) <= 9 else None  # noqa: PLR2004
+
+
+def _unix_before(age: timedelta | None) -> str | None:
+    """Return the Unix time so long ago."""
+    return None if age is None else f"{int((datetime.now(UTC) - age).timestamp())}"
 
 
 async def close_streams(application: web.Application) -> None:

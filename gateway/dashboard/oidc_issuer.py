@@ -192,9 +192,9 @@ async def groups_of(provider: Provider, settings: Settings, claims: Mapping[str,
     found = claims.get(settings.oidc_claim)
     if found is None and access_token and "userinfo_endpoint" in provider.metadata:
         address = _check_address(str(provider.metadata["userinfo_endpoint"]), "userinfo_endpoint")
-        told = await _fetch("GET", address, authorization=f"Bearer {access_token}")
+        person = await _fetch("GET", address, authorization=f"Bearer {access_token}")
         # Another subject's answer must not be used: section 5.3.2.
-        found = told.get(settings.oidc_claim) if told.get("sub") == claims["sub"] else None
+        found = person.get(settings.oidc_claim) if person.get("sub") == claims["sub"] else None
     many = found if isinstance(found, list) else [found]
     return [one for one in many[:_MAX_GROUPS] if isinstance(one, str)]
 

@@ -9,6 +9,7 @@ from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -133,6 +134,12 @@ def language_of(request: web.Request) -> str:
 def public_address(request: web.Request) -> str:
     """Return the address of the gateway, as those who send to it reach it."""
     return request.app[CONTEXT].settings.public_url or f"{request.scheme}://{request.host}"
+
+
+def is_local(address: str) -> bool:
+    """Tell whether only programs on this host reach an address."""
+    host = urlsplit(address).hostname or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def redirect(to: str) -> web.Response:

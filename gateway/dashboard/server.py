@@ -40,9 +40,11 @@ def add_dashboard(application_: web.Application) -> None:
     application_[FRAGMENTS] = Fragments()
     application_[log_stream.STREAMS] = {}
     application_[application.LABELS] = {}
+    application_[inbox.HOURS] = {}
     application_.on_shutdown.extend([live.close_streams, log_stream.close_streams])
     pages: dict[str, Handler] = {
         "": overview.show,
+        "/adopt": overview.show_adoptable,
         "/applications/{application_id}": application.show,
         "/applications/{application_id}/back/{deployment_id}": application.show_version,
         "/applications/{application_id}/times": application.show_times,
@@ -55,6 +57,7 @@ def add_dashboard(application_: web.Application) -> None:
         "/releases": people.show_releases,
         "/releases/{release_id}": people.show_release,
         "/inbox": inbox.show,
+        "/inbox/hours": inbox.show_hours,
         "/inbox/{delivery_id}": inbox.show_one,
         "/webhooks": settings.show_webhooks,
         "/webhooks/{endpoint_id}": settings.show_webhook,

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.engine.labels import (
@@ -74,9 +76,15 @@ class KnownImage:
 KnownImages = dict[str, KnownImage]
 
 
-async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownImages) -> Snapshot:
-    """List containers and services. What is new of images of labelled containers is kept in `known`."""
-    found = await engine.call("GET", "containers/json", params={"all": 1})
+async def take_snapshot(
+    engine: Engine, identity: EngineIdentity, known: KnownImages, *, container: str | None = None
+) -> Snapshot:
+    """List containers, or only the one of this name, and services.
+
+    What is new of images of labelled containers is kept in `known`.
+    """
+    only = {} if container is None else {"filters": _named(container)}
+    found = await engine.call("GET", "containers/json", params={"all": 1, **only})
     telling = {one["Id"]: one["ImageID"] for one in found if are_significant(one.get("Labels") or {})}
     for gone in known.keys() - telling.keys():
         del known[gone]
@@ -90,6 +98,11 @@ async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownIm
     tasks = await services.tasks_by_service(engine)
     by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.list_all(engine)}
     return Snapshot(there, by_name, await services.nodes(engine))
+
+
+def _named(container: str) -> str:
+    """Return the filter for the container of this very name."""
+    return orjson.dumps({"name": [f"^/{re.escape(container)}$"]}).decode()
 
 
 async def _inspect(engine: Engine, image_id: str) -> KnownImage:

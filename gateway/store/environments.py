@@ -73,6 +73,21 @@ async def select_places(connection: Connection, environment_ids: Collection[str]
     return {row["environment_id"]: Place(**row) for row in rows}
 
 
+async def select_first_places(connection: Connection, most: int) -> list[Place]:
+    """Return environments with their projects by name, at most so many; first the one that is used by default."""
+    rows = await connection.fetch(
+        """
+        SELECT e.environment_id, e.name, e.project_id, p.name AS project_name
+          FROM environments e
+          JOIN projects p USING (project_id)
+         ORDER BY p.project_id <> 'default', lower(p.name), p.project_id, NOT e.is_default, lower(e.name)
+         LIMIT $1
+        """,
+        most,
+    )
+    return [Place(**row) for row in rows]
+
+
 async def select_environment(
     connection: Connection, vault: Vault, environment_id: str, *, without: Collection[str] = ()
 ) -> Environment:

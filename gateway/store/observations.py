@@ -32,9 +32,12 @@ class Standing:
 
 
 async def select_expected(
-    connection: Connection, engine_id: str, server_ids: Sequence[str | None]
+    connection: Connection, engine_id: str, server_ids: Sequence[str | None], *, application_id: str | None = None
 ) -> tuple[list[ExpectedState], datetime]:
-    """Return the applications that should run on the engine of these servers, and the time of this statement."""
+    """Return the applications that should run on the engine of these servers, and the time of this statement.
+
+    With an application's id, at most that one.
+    """
     rows = await connection.fetch(
         f"""
         SELECT a.application_id, a.name, a.app_name, a.desired,
@@ -67,9 +70,11 @@ async def select_expected(
                ) AS served ON true
          WHERE a.engine_id = $1 AND {AT_SERVERS} AND a.desired <> 'deleted'
            AND (served.deployment_id IS NOT NULL OR a.base IS NOT NULL)
+           AND ($3::text IS NULL OR a.application_id = $3)
         """,  # noqa: S608 - a constant
         engine_id,
         [server_id or "" for server_id in server_ids],
+        application_id,
     )
     as_of: datetime = await connection.fetchval("SELECT clock_timestamp()")
     return [ExpectedState(**{**row, "desired": Desired(row["desired"])}) for row in rows], as_of

@@ -35,6 +35,10 @@ class OverviewRow:
     ended_at: datetime | None
 
 
+#: stands for the gateway's own engine, which is no server
+OWN_ENGINE = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class OverviewFilter:
     """Which applications to show; an empty text matches all."""
@@ -57,12 +61,14 @@ async def select_overview(
 ) -> tuple[list[OverviewRow], int]:
     """Return a page of applications by name, and how many there are: of `only` these, where that is not None."""
     conditions: list[str] = ["a.desired <> 'deleted'"]
+    if wanted.server_id == OWN_ENGINE:
+        conditions.append("a.server_id IS NULL")
     given: list[object] = []
     for value, condition in (
         (None if only is None else list(only), "a.application_id = ANY({})"),
         (wanted.text or None, "strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.docker_image)), lower({})) > 0"),
         (wanted.project_id or None, "e.project_id = {}"),
-        (wanted.server_id or None, "a.server_id = {}"),
+        (wanted.server_id if wanted.server_id not in {"", OWN_ENGINE} else None, "a.server_id = {}"),
         (wanted.state or None, _IN_STATE),
     ):
         if value is not None:

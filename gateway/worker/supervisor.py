@@ -133,6 +133,7 @@ class Supervisor:
             background_tasks=background_tasks,
         )
         self.outbox = OutboxWorker(work_pool, vault, registry, settings, self.engine_pool.owner)
+        self._acts_when_woken: list[Callable[[], None]] = []
 
     def _finding(
         self, select: Callable[[Connection], Awaitable[Collection[Place]]]
@@ -152,6 +153,12 @@ class Supervisor:
     def wake(self) -> None:
         """Look for deployments to claim."""
         self.engine_pool.wake()
+        for act in self._acts_when_woken:
+            act()
+
+    def when_woken(self, act: Callable[[], None], /) -> None:
+        """Call this each time that a deployment was queued, by this gateway or another one."""
+        self._acts_when_woken.append(act)
 
     # -- loops
 

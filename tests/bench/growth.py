@@ -77,6 +77,7 @@ PAGES = [
     "/releases",
     "/inbox",
     "/inbox?verdict=failed",
+    "/inbox/hours",
     "/webhooks",
     "/keys",
     "/projects",

@@ -1,7 +1,7 @@
 """The HTTP application on a real PostgreSQL. Nothing rolls out what it queues."""
 
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,9 +51,15 @@ class StubRollouts:
     engines: list[UnreachableEngine] = field(default_factory=lambda: [UnreachableEngine()])
     woken: int = 0
     background_tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+    acts: list[Callable[[], None]] = field(default_factory=list)
 
     def wake(self) -> None:
         self.woken += 1
+        for act in self.acts:
+            act()
+
+    def when_woken(self, act: Callable[[], None], /) -> None:
+        self.acts.append(act)
 
 
 @dataclass

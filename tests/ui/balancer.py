@@ -21,7 +21,7 @@ class Balancer:
         self._dead: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
-        """Pass nothing on, as a network that is gone; the connections of now stay dead, and nobody is told."""
+        """Pass nothing on, as a network that is gone; the connections of now stay dead, and nobody notices."""
         self._passes.clear()
         self._dead |= self._open
 

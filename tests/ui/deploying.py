@@ -101,6 +101,20 @@ async def inbox(visit: Visit) -> None:
     await visit.page.click("button:has-text('Replay')")
     await visit.page.wait_for_url("**/inbox")
     visit.claim("a delivery is replayed by its button", holds=True)
+    await visit.page.click("a:has-text('Pushes an hour')")
+    await visit.page.wait_for_selector(".chart canvas")
+    (hour,) = await visit.page.locator("#hours tbody tr").first.locator("td").first.all_inner_texts()
+    visit.claim("the pushes of this hour are counted", holds=int(hour) > _PUSHES, detail=hour)
+    await visit.shot("hours")
+    await visit.go("/audit")
+    await visit.page.fill("input[name=applicationId]", "web")
+    await visit.page.fill("input[name=action]", "application.deploy")
+    await visit.page.keyboard.press("Enter")
+    await visit.page.wait_for_url("**action=application.deploy**")
+    rows = await visit.page.locator("tbody tr").all_inner_texts()
+    holds = bool(rows) and all("application.deploy" in row for row in rows)
+    visit.claim("the audit is filtered by the name of an application, and what was done", holds=holds)
+    await visit.sound("the filtered audit")
 
 
 async def log(visit: Visit) -> None:

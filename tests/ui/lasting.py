@@ -24,7 +24,7 @@ async def interrupted(visit: Visit) -> None:
     await asyncio.sleep(_CUT)
     balancer.mend()
     await visit.page.wait_for_selector(f"tbody code[title='{digest}']", timeout=60_000)
-    visit.claim("after a cut of 30 s that nobody was told of, the page catches up by itself", holds=True)
+    visit.claim("after a cut of 30 s that no end of a connection announced, the page catches up by itself", holds=True)
     await visit.follow()
 
     await visit.page.evaluate(_HIDE, True)
@@ -69,7 +69,7 @@ async def switch(visit: Visit) -> None:
         gateway.environment["GATEWAY_DOCKER_HOST"] = "unix:///nowhere"
         await gateway.start()
         await visit.follow()
-        await visit.world.push("shop/web", "by the other", ballast=30_000_000)
+        await visit.world.push("shop/web", "by the other", ballast=150_000_000)
         await visit.page.wait_for_selector("article.pending", timeout=20_000)
         seen: set[str] = set()
         while await visit.page.locator("article.pending").count():

@@ -73,7 +73,7 @@ async def many(visit: Visit) -> None:
     await visit.page.wait_for_selector(".pending", state="detached", timeout=60_000)
     slowest = await visit.page.evaluate("window.slowest")
     shown = await visit.page.inner_text("main")
-    visit.claim("a thousand applications are told of", holds="Applications: 100" in shown)
+    visit.claim("a thousand applications are counted", holds="Applications: 100" in shown)
     visit.claim("no task of the browser takes 200 ms with them", holds=slowest < 200, detail=f"{slowest:.0f} ms")
     await connection.execute("DELETE FROM applications WHERE name LIKE 'many %'")
     await connection.close()

@@ -23,6 +23,8 @@ PAGES = (
     "/keys",
     "/projects",
     "/audit",
+    "/adopt",
+    "/inbox/hours",
 )
 
 

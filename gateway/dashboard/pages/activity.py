@@ -8,14 +8,17 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.api.procedures._pagination import NEXT_HEADER
-from gateway.dashboard.procedures import call, call_whole, project_names
+from gateway.api.rpc.dispatch import PROCEDURES
+from gateway.dashboard.procedures import call, call_if_allowed, call_whole, project_names
 from gateway.dashboard.rendering import page
+from gateway.model.audit import Outcome
 from gateway.model.deployments import Kind, Status
 
 #: the filter in the address, by the name of the procedure's input
 _FILTER = {"q": "q", "state": "state", "kind": "kind", "application": "applicationId", "project": "projectId"}
 _PAGE = 50  # rows
 _EXPORTED = 1000  # rows
+_AUDIT_FILTER = ("applicationId", "keyId", "action", "outcome")
 _CSV = ("createdAt", "finishedAt", "application", "kind", "state", "image", "digest", "code", "message", "requestedBy")
 
 
@@ -76,7 +79,25 @@ def _cell(value: object) -> str:
 async def show_audit(request: web.Request) -> web.Response:
     """Show who changed what."""
     query = request.query
-    given = {name: query[name] for name in ("cursor", "applicationId", "keyId", "outcome") if query.get(name)}
+    wanted = {name: text for name in _AUDIT_FILTER if (text := query.get(name, "").strip())}
+    given = {**wanted, "cursor": query["cursor"]} if query.get("cursor") else {**wanted}
+    if named := wanted.get("applicationId"):
+        given["applicationId"] = await _application_id(request, named)
     found = await call(request, "audit.list", limit=_PAGE, **given)
-    older = urlencode({**given, "cursor": found["nextCursor"]}) if found["nextCursor"] else None
-    return page(request, "audit.html", rows=found["items"], older=older)
+    user = await call_if_allowed(request, "user.get")
+    return page(
+        request,
+        "audit.html",
+        rows=found["items"],
+        older=urlencode({**wanted, "cursor": found["nextCursor"]}) if found["nextCursor"] else None,
+        wanted=wanted,
+        keys={one["id"]: one["name"] for one in user["user"]["apiKeys"]} if user else {},
+        actions=sorted(one.name for one in request.app[PROCEDURES].values() if one.kind == "mutation"),
+        outcomes=[one.value for one in Outcome],
+    )
+
+
+async def _application_id(request: web.Request, named: str) -> str:
+    """Return the id of an application that a person names; one that was deleted is known by its id alone."""
+    found = await call_if_allowed(request, "lookup.one", kind="application", word=named)
+    return found["id"] if found else named

@@ -13,14 +13,14 @@ async def show(request: web.Request) -> web.Response:
     """Show the alerts, the form for a new one, and the deliveries: of all alerts, or of one."""
     wanted = {"alertId": alert_id} if (alert_id := request.query.get("alertId")) else {}
     rows, older = await call_page(request, "alert.all", _PAGE)
-    told, older_told = await call_page(request, "alert.deliveries", _PAGE, parameter="told", **wanted)
+    deliveries, older_deliveries = await call_page(request, "alert.deliveries", _PAGE, parameter="deliveries", **wanted)
     return page(
         request,
         "alerts.html",
         rows=rows,
         older=older,
-        told=told,
-        older_told=older_told,
+        deliveries=deliveries,
+        older_deliveries=older_deliveries,
         wanted=wanted,
         events=[one.value for one in EventKind if one is not EventKind.TEST],
         projects=await project_names(request),

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.api.context import CONTEXT
 from gateway.api.procedures.application_logs import host_of
 from gateway.dashboard.image_labels import Label, read_labels
+from gateway.dashboard.log_stream import AGES
 from gateway.dashboard.procedures import call, call_if_allowed, may
 from gateway.dashboard.rendering import page
 from gateway.docker.engine import images
@@ -21,7 +22,6 @@ from gateway.store.database import statement, transaction
 from gateway.store.serving import Serving
 
 _LINES = {"100": 100, "500": 500, "2000": 2000, "10000": 10_000}
-_AGES = ("all", "10m", "1h", "24h", "7d")
 _DEPLOYMENTS = 100  # whose durations are shown
 _SLOWEST_ENGINE = 1.0  # seconds until the page is shown without the labels of the image
 _MOST_LABELS = 1000  # images
@@ -109,7 +109,8 @@ async def show_log(request: web.Request) -> web.Response:
     """Show the log of the application's containers."""
     application_id = request.match_info["application_id"]
     query = request.query
-    tail, since = _LINES.get(query.get("tail", ""), 500), query.get("since", "all")
+    tail = _LINES.get(query.get("tail", ""), 500)
+    since = chosen if (chosen := query.get("since", "all")) in AGES else "all"
     search = query.get("search", "")[:500]
     found = await call(request, "application.one", applicationId=application_id)
     text = await call(
@@ -117,7 +118,7 @@ async def show_log(request: web.Request) -> web.Response:
         "application.readLogs",
         applicationId=application_id,
         tail=tail,
-        since=since if since in _AGES else "all",
+        since=since,
         search=search,
     )
     if query.get("download"):
@@ -128,7 +129,7 @@ async def show_log(request: web.Request) -> web.Response:
             charset="utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"},
         )
-    return page(request, "log.html", app=found, text=text, since=since, search=search, ages=_AGES)
+    return page(request, "log.html", app=found, text=text, since=since, search=search, ages=AGES)
 
 
 def _names(env: str | None) -> list[str]:

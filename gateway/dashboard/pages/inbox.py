@@ -1,5 +1,6 @@
 """The inbox: what registries have sent, what the gateway made of it, and what that caused."""
 
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -10,10 +11,17 @@ from gateway.dashboard.procedures import call, call_if_allowed, call_whole, may
 from gateway.dashboard.rendering import page
 from gateway.model.deliveries import Verdict
 from gateway.store import endpoints
+from gateway.store.arrivals import MOST_COUNTED, Arrivals, select_arrivals
 from gateway.store.database import statement
 
 _PAGE = 50  # rows
 _OFFERED = 100  # webhooks
+_HOURS = 48  # that the chart shows
+_HOUR = timedelta(hours=1)
+_SETTLES = timedelta(minutes=5)  # after the end of an hour, until nothing is added to it any more
+
+#: what arrived in the hours that are over, by their beginnings
+HOURS: web.AppKey[dict[datetime, Arrivals]] = web.AppKey("arrivals")
 
 
 async def show(request: web.Request) -> web.Response:
@@ -49,3 +57,18 @@ async def show_one(request: web.Request) -> web.Response:
     """Show one delivery with its headers and its body."""
     found = await call(request, "delivery.one", deliveryId=request.match_info["delivery_id"])
     return page(request, "delivery.html", one=found)
+
+
+async def show_hours(request: web.Request) -> web.Response:
+    """Show how many pushes arrived in each of the last hours."""
+    # It has the rights.
+    await call(request, "delivery.all", limit=1)
+    now, known = datetime.now(UTC), request.app[HOURS]
+    current = now.replace(minute=0, second=0, microsecond=0)
+    hours = [current - _HOUR * number for number in range(_HOURS)]
+    async with statement(request.app[CONTEXT].pool) as connection:
+        counted = await select_arrivals(connection, [hour for hour in hours if hour not in known])
+    found = known | {one.hour: one for one in counted}
+    known.clear()
+    known.update((hour, found[hour]) for hour in hours if now - hour > _HOUR + _SETTLES)
+    return page(request, "hours.html", rows=[found[hour] for hour in hours], most=MOST_COUNTED)

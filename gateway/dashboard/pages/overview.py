@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard.procedures import call_if_allowed, may, project_names
+from gateway.api.rpc.dispatch import CallError
+from gateway.dashboard.procedures import call, call_if_allowed, may, project_names
 from gateway.dashboard.rendering import page
 from gateway.dashboard.sessions import SESSION
 from gateway.model.deployments import Deployment, StepRecord
-from gateway.store import applications, overview, queue, queue_position, resource_owners, steps
-from gateway.store.database import Connection, transaction
-from gateway.store.overview import OverviewFilter
+from gateway.store import applications, environments, overview, queue, queue_position, resource_owners, steps
+from gateway.store.database import statement, transaction
+from gateway.store.environments import Place
+from gateway.store.overview import OWN_ENGINE, OverviewFilter
 from gateway.store.queue_position import Wait
 
 _PAGE = 100  # applications
 _MOST_PENDING = 50  # deployments on top
+_MOST_PLACES = 200  # environments that a new application can be put into
 _MAX_WORDS = 255
 
 #: what the filter offers
@@ -45,7 +49,9 @@ class Pending:
 
 
 async def show(request: web.Request) -> web.Response:
-    """Show the page, or only its live part."""
+    """Show the page, or only one of its live parts: what is under way changes more often than the applications."""
+    if request.headers.get("HX-Target") == "pending":
+        return page(request, "pending_live.html", pending=await _pending(request))
     query = request.query
     wanted = OverviewFilter(
         query.get("q", "")[:_MAX_WORDS].replace("\0", ""),
@@ -61,19 +67,24 @@ async def show(request: web.Request) -> web.Response:
         rows, total = await overview.select_overview(
             connection, wanted, only=only, limit=_PAGE, offset=(max(number, 1) - 1) * _PAGE
         )
-        pending = await select_pending(connection, only)
     filtered = wanted != OverviewFilter()
     projects = {} if live else await project_names(request)
     servers = [] if live else await call_if_allowed(request, "server.all") or []
-    adoptable = None
+    may_create = may(request, "application.create") and caller.grants is None
+    places: list[Place] = []
+    if may_create and not live:
+        async with statement(request.app[CONTEXT].pool) as connection:
+            places = await environments.select_first_places(connection, _MOST_PLACES)
+    adoptable, problem = None, None
     if not total and not filtered and caller.grants is None:
         adoptable = await call_if_allowed(request, "application.adoptable")
+        problem = next((one.error for one in request.app[CONTEXT].rollouts.engines if one.server_id is None), None)
     return page(
         request,
         "overview_live.html" if live else "overview.html",
         rows=rows,
         total=total,
-        pending=pending,
+        pending=[] if live else await _pending(request),
         wanted=wanted,
         filtered=filtered,
         number=max(number, 1),
@@ -81,17 +92,38 @@ async def show(request: web.Request) -> web.Response:
         states=STATES,
         projects=projects,
         servers=servers,
+        own_engine=OWN_ENGINE,
         adoptable=adoptable,
-        may_create=may(request, "application.create") and caller.grants is None,
+        problem=problem,
+        may_create=may_create,
+        places=places,
+        may_adopt=may(request, "application.adopt") and caller.grants is None,
     )
 
 
-async def select_pending(connection: Connection, only: frozenset[str] | None) -> list[Pending]:
-    """Return what is under way or waits, the oldest first."""
-    found = await queue.select_pending(connection, only=only, limit=_MOST_PENDING)
-    records = await steps.select_steps(connection, [one.deployment_id for one in found])
-    names = await applications.select_names(connection, {one.application_id for one in found})
-    waits = await queue_position.select_waits(connection, found)
+async def show_adoptable(request: web.Request) -> web.Response:
+    """Show the containers of one engine that can be adopted: of the gateway's own, or of a server."""
+    server_id = request.query.get("server") or None
+    servers = await call_if_allowed(request, "server.all") or []
+    rows, problem = [], None
+    try:
+        rows = await call(request, "application.adoptable", **({"serverId": server_id} if server_id else {}))
+    except CallError as error:
+        if error.problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        problem = error.problem.message
+    return page(request, "adopt.html", rows=rows, problem=problem, servers=servers, server_id=server_id)
+
+
+async def _pending(request: web.Request) -> list[Pending]:
+    """Return what is under way or waits, the oldest first: of all applications, or of those that the key is for."""
+    grants = request[SESSION].caller.grants
+    async with transaction(request.app[CONTEXT].pool) as connection:
+        only = None if grants is None else await resource_owners.select_covered(connection, grants)
+        found = await queue.select_pending(connection, only=only, limit=_MOST_PENDING)
+        records = await steps.select_steps(connection, [one.deployment_id for one in found])
+        names = await applications.select_names(connection, {one.application_id for one in found})
+        waits = await queue_position.select_waits(connection, found)
     return [
         Pending(
             one,

@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from gateway.dashboard.procedures import call, call_page
-from gateway.dashboard.rendering import page, public_address
+from gateway.dashboard.procedures import call, call_if_allowed, call_page
+from gateway.dashboard.rendering import is_local, page, public_address
 from gateway.sources import SOURCES
 
 _PAGE = 50  # rows
@@ -22,6 +22,7 @@ async def show_webhooks(request: web.Request) -> web.Response:
         sources=sorted(SOURCES),
         explained={name: SOURCES[name].settings for name in sorted(SOURCES) if SOURCES[name].settings},
         public=public_address(request),
+        local=is_local(public_address(request)),
     )
 
 
@@ -47,7 +48,10 @@ async def show_registries(request: web.Request) -> web.Response:
 
 async def show_servers(request: web.Request) -> web.Response:
     """Show the servers, and the form for a new one."""
-    return page(request, "servers.html", rows=await call(request, "server.all"))
+    status = await call_if_allowed(request, "status.one")
+    engines = status["engines"] if status else []
+    own = next((one for one in engines if one["serverId"] is None), None)
+    return page(request, "servers.html", rows=await call(request, "server.all"), own=own)
 
 
 async def show_keys(request: web.Request) -> web.Response:

@@ -1,34 +1,38 @@
-// Draws the rows of a table: one point for each, in two colours. The table stays, for who does not see the chart.
+// Draws the rows of a table: a point of each series for each row, or a bar. The table stays, for who does not see the chart.
 "use strict";
 (() => {
   const HEIGHT = 240; // pixels
+  const COLOURS = ["--first", "--second"];
+
+  // The values of a row, one for each series; "-" stands for none.
+  const valuesOf = (row) => row.dataset.values.split(" ").map((text) => (text === "-" ? null : Number(text)));
 
   const draw = (place) => {
     const rows = [...document.querySelectorAll(`#${place.dataset.chart} tbody tr[data-at]`)]
-      .map((row) => [Number(row.dataset.at), Number(row.dataset.value), row.dataset.good === "1"])
+      .map((row) => [Number(row.dataset.at), valuesOf(row)])
       .sort((one, other) => one[0] - other[0]);
     if (rows.length < 2) return;
     const style = getComputedStyle(place);
     const ink = style.color;
     const grid = { stroke: style.getPropertyValue("--pico-muted-border-color") || ink, width: 1 };
     const axis = { stroke: ink, grid, ticks: grid };
-    const points = { show: true, size: 8 };
-    const series = (label, colour, good) => ({
-      label, stroke: colour, width: 0, paths: () => null, points: { ...points, fill: colour, stroke: colour },
-      values: rows.map((row) => (row[2] === good ? row[1] : null)),
+    const width = Number(place.dataset.bars || 0); // of a bar, in seconds
+    // A bar begins where its time begins.
+    const bars = width ? window.uPlot.paths.bars({ size: [0.8], align: 1 }) : () => null;
+    const series = place.dataset.textSeries.split("|").map((label, number) => {
+      const colour = style.getPropertyValue(COLOURS[number]).trim();
+      const points = { show: !width, size: 8, fill: colour, stroke: colour };
+      return { label, stroke: colour, fill: width ? colour : undefined, width: 0, paths: bars, points };
     });
-    const { textGood, textBad, textSeconds } = place.dataset;
-    const both = [
-      series(textGood, style.getPropertyValue("--good").trim(), true),
-      series(textBad, style.getPropertyValue("--bad").trim(), false),
-    ];
+    const range = (_, __, most) => [0, Math.max(1, most * 1.1)];
     const chart = new window.uPlot(
       {
-        width: place.clientWidth, height: HEIGHT, scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
-        axes: [axis, { ...axis, label: textSeconds }],
-        series: [{}, ...both.map(({ values, ...one }) => one)],
+        width: place.clientWidth, height: HEIGHT,
+        scales: { x: width ? { range: (_, from, to) => [from, to + width] } : {}, y: { range } },
+        axes: [axis, { ...axis, label: place.dataset.textY }],
+        series: [{}, ...series],
       },
-      [rows.map((row) => row[0]), ...both.map((one) => one.values)],
+      [rows.map((row) => row[0]), ...series.map((_, number) => rows.map((row) => row[1][number]))],
       place,
     );
     new ResizeObserver(() => chart.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);

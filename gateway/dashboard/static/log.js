@@ -20,7 +20,7 @@
     let count = 0;
     let chunk = null;
     let inChunk = 0;
-    let wanted = "";
+    let wanted = document.getElementById("log-search").value.toLowerCase();
 
     const say = (what) => { if (status.textContent !== what) status.textContent = what; };
     const text = (name, number = 0, more = 0) =>
@@ -112,7 +112,7 @@
     const connect = () => {
       if (source) source.close();
       heard();
-      source = new EventSource(shown.dataset.stream + (last ? "?after=" + encodeURIComponent(last) : ""));
+      source = new EventSource(shown.dataset.stream + (last ? "&after=" + encodeURIComponent(last) : ""));
       source.addEventListener("lines", (event) => {
         const lines = JSON.parse(event.data);
         last = event.lastEventId;

@@ -1,4 +1,4 @@
-"""A tab is told what has changed, and nothing that its key may not hear of."""
+"""A tab gets what has changed, and nothing that its key may not see."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ async def tab(visitor: Visitor, query: str = "", **headers: str) -> AsyncIterato
         yield Tab(response)
 
 
-async def test_a_push_is_told_to_every_tab(visitor: Visitor) -> None:
+async def test_a_push_reaches_every_tab(visitor: Visitor) -> None:
     application_id = await visitor.web.application("registry.example/web:v1")
     async with tab(visitor) as one, tab(visitor) as other:
         for each in (one, other):
@@ -72,6 +72,18 @@ async def test_a_push_is_told_to_every_tab(visitor: Visitor) -> None:
         for each in (one, other):
             heard = await each.until(f"application:{application_id}", "inbox")
             assert {"overview", "deployments"} <= heard
+
+
+async def test_a_deployment_that_is_queued_reaches_a_tab_before_the_next_look_is_due(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_INTERVAL", 600.0)
+    application_id = await visitor.web.application("registry.example/web:v1")
+    async with tab(visitor) as one:
+        await one.until("everything")
+        await one.until("everything")  # from here on, the listener knows what there was
+        await visitor.web.push("registry.example/web:v1")
+        await one.until(f"application:{application_id}")
 
 
 async def test_a_tab_that_reconnects_gets_what_it_missed(visitor: Visitor) -> None:
@@ -117,7 +129,7 @@ async def test_no_key_takes_all_places(visitor: Visitor, monkeypatch: pytest.Mon
             await one.until("everything")
 
 
-async def test_the_first_observation_of_all_is_told(visitor: Visitor) -> None:
+async def test_the_first_observation_of_all_reaches_a_tab(visitor: Visitor) -> None:
     application_id = await visitor.web.application("registry.example/web:v1")
     async with tab(visitor) as one:
         await one.until("everything")
@@ -134,8 +146,7 @@ async def test_a_tab_hears_only_of_what_it_shows(visitor: Visitor) -> None:
     changes: Changes = visitor.web.client.app[CHANGES]
     async with tab(visitor, f"?topics=application:{one}+inbox") as shown:
         await shown.until("everything")
-        told = changes.publish({(f"application:{other}", other), ("overview", None)})
-        assert told == 0
+        assert changes.publish({(f"application:{other}", other), ("overview", None)}) == 0
         assert changes.publish({(f"application:{one}", one), ("overview", None)}) == 1
         assert await shown.until(f"application:{one}") == {f"application:{one}"}
 

@@ -71,7 +71,7 @@ async def test_a_key_of_an_unknown_kind_does_not_lock_all_out(visitor: Visitor, 
     assert (await signed_in(visitor, issuer)).status == 303
 
 
-async def test_a_person_without_a_group_is_told_so(visitor: Visitor, issuer: Issuer) -> None:
+async def test_a_person_without_a_group_reads_why(visitor: Visitor, issuer: Issuer) -> None:
     issuer.groups = ["others"]
     page = await signed_in(visitor, issuer)
     assert page.status == 403

@@ -112,6 +112,37 @@ async def test_a_form_calls_the_procedure_and_goes_on(visitor: Visitor) -> None:
     assert "acme/web:v2" in shown.text
 
 
+async def test_who_creates_an_application_is_led_to_its_page(visitor: Visitor) -> None:
+    then = "/dashboard/applications/{applicationId}"
+    page = await visitor.call("application.create", then=then, name="web", dockerImage="acme/web:v1")
+    (made,) = await visitor.web.query("application.all")
+    assert page.headers["Location"] == f"/dashboard/applications/{made['applicationId']}"
+    assert (await visitor.get(page.headers["Location"])).status == 200
+
+
+async def test_pushes_are_counted_by_the_hour_with_what_they_led_to(visitor: Visitor) -> None:
+    await visitor.web.application("registry.example/web:v1")
+    for name in ("web:v1", "nobody:v1", "nobody:v2"):
+        await visitor.web.push(f"registry.example/{name}")
+    page = (await visitor.get("/dashboard/inbox/hours")).text
+    counted = [[int(number) for number in one.split()] for one in re.findall(r'data-values="(\d+ \d+)"', page)]
+    assert len(counted) == 48
+    assert [sum(each) for each in zip(*counted, strict=True)] == [3, 1]
+
+
+async def test_the_audit_is_filtered_by_what_was_done_to_an_application_of_a_name(visitor: Visitor) -> None:
+    web = visitor.web
+    for name in ("one", "other"):
+        made = await web.mutate("application.create", name=name, dockerImage="acme/web:v1")
+        await web.mutate("application.update", applicationId=made["applicationId"], description=f"of {name}")
+    page = (await visitor.get("/dashboard/audit?applicationId=one&action=application.update")).text
+    assert page.partition("<main")[2].partition("</main>")[0].count("<tr>") == 2, "the head, and one row"
+    assert "of one" in page
+    assert "of other" not in page
+    assert "No entry matches." in (await visitor.get("/dashboard/audit?applicationId=nobody")).text
+    assert (await visitor.get("/dashboard/audit?outcome=strange")).status == 400
+
+
 async def test_an_error_of_a_form_says_what_to_do(visitor: Visitor) -> None:
     page = await visitor.call("application.deploy", applicationId="nobody")
     assert page.status == 404
@@ -150,6 +181,7 @@ async def test_the_overview_is_filtered_by_its_address(visitor: Visitor) -> None
     assert "alpha" in page.text
     assert ">beta<" not in page.text
     assert "No application matches" in (await visitor.get("/dashboard?state=healthy")).text
+    assert ">alpha<" in (await visitor.get("/dashboard?server=-")).text
     assert (await visitor.get("/dashboard?page=99999999999999999999&state=x&q=%00")).status == 200
 
 

@@ -20,6 +20,7 @@ PAGES = (
     "/keys",
     "/projects",
     "/audit",
+    "/inbox/hours",
 )
 
 

@@ -12,8 +12,9 @@ from gateway.docker import adoption
 from gateway.docker.engine import containers, images
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Conflict, NotFound
+from gateway.model.observations import State
 from gateway.queue.enqueue import ADOPTED
-from gateway.store import applications, steps
+from gateway.store import applications, observations, steps
 from tests.support.adoption_host import BUSY, Host
 from tests.support.api_client import Web
 from tests.support.command_line import CommandLine
@@ -41,6 +42,14 @@ async def test_an_adopted_container_is_not_changed_until_the_first_push(host: Ho
     aside = await host.inspect(f"{host.name}.old.{found['Id'][:12]}")
     assert (aside["Id"], aside["State"]["Running"]) == (found["Id"], False)
     assert aside["HostConfig"]["RestartPolicy"]["Name"] == "no"
+
+
+async def test_an_adopted_container_shows_its_state_at_once(host: Host) -> None:
+    await host.run()
+    application = await host.adopt()
+    async with host.pool.acquire() as connection:
+        seen = await observations.select_observations(connection, [application.application_id])
+    assert seen[application.application_id].state is State.RUNNING
 
 
 async def test_a_rollback_restores_the_adopted_container(host: Host, pushes: Pushes) -> None:
