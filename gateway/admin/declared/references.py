@@ -1,6 +1,6 @@
 """Names in declarations, and the ids that they stand for."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from gateway.model.api_keys import Caller, Grants
 from gateway.model.declared.objects import Declared, Kind, ObjectPath
@@ -10,22 +10,45 @@ from gateway.store import declared, groups, resource_owners
 from gateway.store.database import Connection
 from gateway.store.resource_owners import ResourceKind
 
+#: the full names of applications, by what others may call them
+ApplicationNames = Mapping[str, Collection[str]]
+
+
+def application_names(objects: Iterable[Declared]) -> ApplicationNames:
+    """Return how the applications of a declaration may be called."""
+    found: dict[str, set[str]] = {}
+    for one in objects:
+        if one.path.kind is Kind.APPLICATION:
+            for name in {one.path.name, one.path.full_name}:
+                found.setdefault(name, set()).add(one.path.full_name)
+    return found
+
 
 class References:
-    """Looks up what the caller's key is for. `expected` are objects that the declaration makes, if they are missing."""
+    """Looks up what the caller's key is for, in one transaction.
 
-    def __init__(self, connection: Connection, caller: Caller, expected: Iterable[Declared] = ()) -> None:
+    `expected` are applications that the declaration makes, if they are missing.
+    """
+
+    def __init__(self, connection: Connection, caller: Caller, expected: ApplicationNames | None = None) -> None:
         self.connection = connection
         self._caller = caller
-        self._expected = [one.path for one in expected]
+        self._expected = expected or {}
+        #: projects and environments that were found: each object of a plan asks for them several times
+        self._places: dict[ObjectPath, str] = {}
 
     async def find(self, path: ObjectPath) -> str | None:
         """Return the id of the object. Raises Conflict where several have its name."""
+        if (known := self._places.get(path)) is not None:
+            return known
         inside = await self._inside(path)
         if inside is None and path.kind in {Kind.ENVIRONMENT, Kind.APPLICATION}:
             return None
-        found = await declared.select_ids(self.connection, path.kind, path.name, inside)
-        return self._only(await self.visible(path.kind, found), f"{path.kind}s", path.name)
+        ids = await declared.select_ids(self.connection, path.kind, path.name, inside)
+        found = self._only(await self.visible(path.kind, ids), f"{path.kind}s", path.name)
+        if found is not None and path.kind in {Kind.PROJECT, Kind.ENVIRONMENT}:
+            self._places[path] = found
+        return found
 
     async def container_of(self, path: ObjectPath) -> str | None:
         """Return the id of the project or environment that an object is in, None where it does not exist."""
@@ -78,14 +101,11 @@ class References:
         found = await self._referred(reference, field)
         if found is not None:
             return (await declared.select_full_names(self.connection, [found])).get(found, found)
-        known = {one.full_name for one in self._applications() if reference in {one.name, one.full_name}}
+        known = list(self._expected.get(reference, ()))
         if len(known) != 1:
             several = f"several applications are called {reference!r}: name one as PROJECT/ENVIRONMENT/NAME"
             raise InvalidInput(several if known else f"there is no application {reference!r}", field=field)
-        return known.pop()
-
-    def _applications(self) -> list[ObjectPath]:
-        return [one for one in self._expected if one.kind is Kind.APPLICATION]
+        return known[0]
 
     async def _referred(self, reference: str, field: str) -> str | None:
         found = await self.visible(Kind.APPLICATION, await declared.select_referred(self.connection, reference))

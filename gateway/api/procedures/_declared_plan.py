@@ -1,6 +1,8 @@
 """The plan of a declaration: each difference is tried in a transaction that is undone."""
 
+import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +12,7 @@ from gateway.admin.application_update import select_pending_changes
 from gateway.admin.context import Context
 from gateway.admin.declared import calls
 from gateway.admin.declared.current import Current, read, version_of
-from gateway.admin.declared.references import References, path_of
+from gateway.admin.declared.references import ApplicationNames, References, application_names, path_of
 from gateway.admin.declared.wanted import want
 from gateway.api.procedures._declared_session import Session
 from gateway.model.configuration_diff import Change
@@ -18,13 +20,14 @@ from gateway.model.declared.forms import DEFAULT_NAME
 from gateway.model.declared.objects import Declared, Kind, ObjectPath, follows_of, is_in, located
 from gateway.model.declared.secrets import dotted
 from gateway.model.declared.states import Difference, differences
-from gateway.model.errors import Conflict, DatabaseUnavailable, Forbidden, GatewayError, InvalidInput
+from gateway.model.errors import Conflict, DatabaseUnavailable, Forbidden, GatewayError, InvalidInput, Unavailable
 from gateway.store import applications
 from gateway.store import declared as store
 from gateway.store.database import Connection, trial
 
 CREATED, CHANGED, REMOVED, UNCHANGED, REFUSED = "created", "changed", "removed", "unchanged", "refused"
 _LONGEST = 60.0  # seconds; after that, differences are not tried any more
+_LONGEST_IN_ALL = 120.0  # seconds; after that, there is no plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Planned:
 @dataclass(slots=True)
 class _Planning:
     context: Context
-    objects: Sequence[Declared]
-    secrets: Mapping[str, str] = field(repr=False)
+    names: ApplicationNames
+    secrets: "SecretsByPath" = field(repr=False)
     declaration: str
     take_over: bool
     done: dict[ObjectPath, Planned]
@@ -73,29 +76,49 @@ async def plan(
     for one in objects:
         for name in {one.path.name, one.path.full_name}:
             by_name.setdefault((one.path.kind, name), []).append(one)
+    began = time.monotonic()
     planning = _Planning(
         context,
-        objects,
-        secrets,
+        application_names(objects),
+        SecretsByPath(secrets),
         declaration,
         take_over,
         done={},
         ids={},
-        until=time.monotonic() + _LONGEST,
+        until=began + _LONGEST,
         by_path={one.path: one for one in objects},
         by_name=by_name,
     )
     for one in objects:
-        if project is None or is_in(one.path, project):
-            planning.done[one.path] = await _plan(planning, one)
+        if project is not None and not is_in(one.path, project):
+            continue
+        if time.monotonic() > began + _LONGEST_IN_ALL:
+            raise Unavailable(
+                f"the plan takes longer than {_LONGEST_IN_ALL:.0f} seconds, at {len(planning.done)} of {len(objects)} "
+                "objects: the database is busy. Plan one project at a time (--project), or later"
+            )
+        planning.done[one.path] = await _plan(planning, one)
     removed = await _plan_removals(planning, project) if prune else []
     return [*planning.done.values(), *removed]
 
 
-def secrets_of(path: ObjectPath, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets of an object, by their paths in it."""
-    prefix = dotted(path.parts) + "."
-    return {name.removeprefix(prefix): value for name, value in secrets.items() if name.startswith(prefix)}
+class SecretsByPath:
+    """The secrets of a declaration, sorted: those of an object are found without a look at all others."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._secrets = secrets
+        self._names = sorted(secrets)
+
+    def of(self, path: ObjectPath) -> dict[str, str]:
+        """Return the secrets of an object, by their paths in it."""
+        prefix = dotted(path.parts) + "."
+        found = {}
+        for place in range(bisect_left(self._names, prefix), len(self._names)):
+            name = self._names[place]
+            if not name.startswith(prefix):
+                break
+            found[name.removeprefix(prefix)] = self._secrets[name]
+        return found
 
 
 async def _plan(planning: _Planning, one: Declared) -> Planned:
@@ -112,13 +135,13 @@ async def _plan(planning: _Planning, one: Declared) -> Planned:
 
 async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -> Planned:
     context, path = planning.context, one.path
-    references = References(connection, context.caller, planning.objects)
+    references = References(connection, context.caller, planning.names)
     session = Session(connection, context, references)
     if one.is_place and (object_id := await references.find(path)) is not None:
         planning.ids.setdefault((path.kind, object_id), path)
         return Planned(path, UNCHANGED)
     current = await session.current(path)
-    secrets = secrets_of(path, planning.secrets)
+    secrets = planning.secrets.of(path)
     if current is None:
         missing = calls.is_production(path) and await references.container_of(path) is None
         base = Current("", {}) if missing else None  # it is made with its project
@@ -140,14 +163,26 @@ async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -
         pending = await pending_of(session, path, current)
         return Planned(path, UNCHANGED, version, pending=pending)
     action = CREATED if base is None else CHANGED
-    if time.monotonic() > planning.until:
+    limit = asyncio.timeout(max(planning.until - time.monotonic(), 0))
+    try:
+        async with limit:
+            pending = await _try(planning, session, one, secrets, current)
+    except TimeoutError:
+        if not limit.expired():
+            raise
         return Planned(path, action, version, changed, note="not tried: the plan takes too long")
+    return Planned(path, action, version, changed, pending)
+
+
+async def _try(
+    planning: _Planning, session: Session, one: Declared, secrets: Mapping[str, str], current: Current | None
+) -> list[Change]:
+    """Apply the object in the transaction that is undone; return what its next deployment then changes."""
     await _prepare(planning, session, one)
     if current is None:
-        current = await session.current(path)  # an environment that was made with its project
+        current = await session.current(one.path)  # an environment that was made with its project
     applied = await session.apply(one, secrets, current)
-    pending = await pending_of(session, path, Current(applied.object_id, {}))
-    return Planned(path, action, version, changed, pending)
+    return await pending_of(session, one.path, Current(applied.object_id, {}))
 
 
 def takes_over(declaration: str) -> bool:
@@ -173,7 +208,7 @@ async def _prepare(planning: _Planning, session: Session, one: Declared) -> None
             raise InvalidInput(f"{other.path} is refused, so this was not tried")
         if before.action != UNCHANGED:
             found = await session.current(other.path)
-            await session.apply(other, secrets_of(other.path, planning.secrets), found)
+            await session.apply(other, planning.secrets.of(other.path), found)
     for name in _named(one):
         for other in planning.by_name.get(name, ()):
             if await session.references.find(other.path) is None:
@@ -182,11 +217,11 @@ async def _prepare(planning: _Planning, session: Session, one: Declared) -> None
 
 async def _make(planning: _Planning, session: Session, other: Declared) -> None:
     if other.path.kind is not Kind.APPLICATION:
-        await session.apply(other, secrets_of(other.path, planning.secrets), None)
+        await session.apply(other, planning.secrets.of(other.path), None)
         return
     for around in _around(other.path):
         if around in planning.by_path and await session.references.find(around) is None:
-            await session.apply(planning.by_path[around], secrets_of(around, planning.secrets), None)
+            await session.apply(planning.by_path[around], planning.secrets.of(around), None)
     await session.make_bare(other.path)
 
 

@@ -306,3 +306,15 @@ async def test_an_export_leaves_out_the_keys_that_expire(declaring: Declaring) -
     assert not {"brief", "me (gateway open)"} & exported["document"]["keys"].keys()
     (note,) = exported["notes"]
     assert note.startswith("key brief is left out: it expires at ")
+
+
+async def test_a_plan_stops_trying_within_an_object_when_its_time_is_over(
+    declaring: Declaring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.api.procedures._declared_plan._LONGEST", 0.2)
+    async with declaring.web.pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE applications IN SHARE MODE")  # nobody can create one meanwhile
+        planned = (await declaring.plan(DOCUMENT))["objects"]
+    (api,) = [one for one in planned if one["path"] == ["applications", "api"]]
+    assert (api["action"], api["error"], api["note"]) == ("created", None, "not tried: the plan takes too long")
+    assert not (await declaring.plan({"declaration": "shop"}, prune=True))["differs"]
