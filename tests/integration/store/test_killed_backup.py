@@ -1,0 +1,148 @@
+"""A backup and a restore that are killed at each of their steps: nothing is half there, and both can be run again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from gateway.model.errors import InvalidInput
+from gateway.store.backup import verify_backup
+from gateway.store.database import Pool, connect
+from tests.integration.store.test_backup import ROWS, SECRET, content
+from tests.support.databases import address, another_database, database_settings
+from tests.support.killed_at import run_killed
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+_KILLED = -9
+#: steps at which a command is killed, besides all of the last ones
+_MOST, _LAST = int(os.environ.get("BACKUP_KILLS", "40")), 6
+_FLIPS = int(os.environ.get("BACKUP_FLIPS", "60"))
+
+
+def _numbers(steps: int) -> Iterator[int]:
+    spread = max(1, steps // _MOST)
+    yield from (number for number in range(1, steps + 1) if number % spread == 0 or number > steps - _LAST)
+
+
+class _Place:
+    """Where commands run: their files, and their settings."""
+
+    def __init__(self, directory: Path, settings: dict[str, str]) -> None:
+        self.directory, self.settings = directory, settings
+        (directory / "passphrase").write_text(SECRET)
+
+    async def run(self, number: int, *words: str) -> tuple[int, str]:
+        given = (*words, "--passphrase-file", str(self.directory / "passphrase"))
+        return await run_killed(self.directory / "count", number, *given, environment=self.settings)
+
+    def steps(self) -> int:
+        return int((self.directory / "count").read_text())
+
+
+@pytest.fixture
+async def place(web_postgres: str, tmp_path: Path) -> _Place:
+    """A gateway with something in most tables."""
+    settings = await database_settings(web_postgres, "killed_source")
+    connection = await asyncpg.connect(settings["GATEWAY_DATABASE_URL"])
+    await connection.execute(ROWS)
+    await connection.close()
+    return _Place(tmp_path, settings)
+
+
+async def test_a_backup_that_is_killed_leaves_the_file_of_before_or_a_whole_one(place: _Place, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    target = folder / "gateway.backup"
+    words = ("backup", "--force", str(target))
+    assert (await place.run(0, *words))[0] == 0
+    steps = place.steps()
+    for number in _numbers(steps):
+        ended, said = await place.run(number, *words)
+        assert ended == _KILLED, (number, said)
+        assert verify_backup(target, SECRET).rows["applications"] == 1, number
+        left = [one.name for one in folder.iterdir() if one != target]
+        assert len(left) <= 1, (number, "what an earlier one left is still there", left)
+    ended, said = await place.run(0, *words)
+    assert (ended, os.listdir(folder)) == (0, [target.name]), said  # noqa: PTH208 - in a test
+    held = target.read_bytes()
+    for place_of_flip in range(_FLIPS):
+        changed = bytearray(held)
+        changed[place_of_flip * len(held) // _FLIPS] ^= 1 << place_of_flip % 8
+        target.write_bytes(changed)
+        with pytest.raises(InvalidInput):
+            verify_backup(target, SECRET)
+
+
+async def _is_whole(pool: Pool, wanted: dict[str, list[str]]) -> bool:
+    """Tell whether the database has all rows; raises AssertionError where it has some."""
+    if await pool.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0:
+        return False
+    found = await content(pool)
+    different = {name for name in wanted if found[name] != wanted[name]}
+    assert different <= {"deployments", "audit", "installation"}, different
+    assert {name: len(found[name]) for name in ("deployments",)} == {"deployments": len(wanted["deployments"])}
+    return True
+
+
+async def test_a_restore_that_is_killed_leaves_nothing_or_all_and_says_which(
+    place: _Place, web_pool: Pool, web_postgres: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "gateway.backup"
+    assert (await place.run(0, "backup", str(target)))[0] == 0
+    connection = await asyncpg.connect(place.settings["GATEWAY_DATABASE_URL"])
+    await connection.execute("DROP TABLE of_somebody")
+    wanted = await content_of(place.settings["GATEWAY_DATABASE_URL"])
+    await connection.close()
+    steps = 0
+    seen: list[Any] = []
+    numbers = iter([0])
+    while True:
+        for number in numbers:
+            async with another_database(web_pool, web_postgres, "killed_target") as pool:
+                url = {"GATEWAY_DATABASE_URL": address(web_postgres, "killed_target")}
+                into = _Place(tmp_path, {**place.settings, **url})
+                ended, said = await into.run(number, "restore", str(target))
+                assert ended == (_KILLED if number else 0), (number, said)
+                steps = steps or into.steps()
+                is_whole = await _is_whole(pool, wanted)
+                seen.append(is_whole)
+                ended, said = await into.run(0, "restore", str(target))
+                if is_whole:
+                    assert (ended, "not empty" in said) == (1, True), (number, said)
+                else:
+                    assert ended == 0, (number, said)
+                    assert await _is_whole(pool, wanted)
+        if len(seen) > 1:
+            break
+        numbers = _numbers(steps)
+    assert seen[0] is True
+    assert False in seen[1:]
+
+
+async def content_of(url: str) -> dict[str, list[str]]:
+    async with connect(url, size=2) as pool:
+        return await content(pool)
+
+
+@pytest.mark.parametrize("number", [3, 40, 100, -4, -3, -2, -1])
+async def test_a_restore_into_a_data_directory_that_is_killed_is_done_again(
+    place: _Place, tmp_path: Path, number: int
+) -> None:
+    target = tmp_path / "gateway.backup"
+    assert (await place.run(0, "backup", str(target)))[0] == 0
+    (tmp_path / "first").mkdir()
+    into = _Place(tmp_path, {"GATEWAY_DATA_DIR": str(tmp_path / "first" / "data")})
+    assert (await into.run(0, "restore", str(target)))[0] == 0
+    killed_at = number if number > 0 else into.steps() + number + 1
+    into = _Place(tmp_path, {"GATEWAY_DATA_DIR": str(tmp_path / "second" / "data")})
+    ended, said = await into.run(killed_at, "restore", str(target))
+    assert ended == _KILLED, said
+    ended, said = await into.run(0, "restore", str(target))
+    assert ended == 0 or "not empty" in said, said
+    listed = await into.run(0, "backup", str(tmp_path / f"again{number}"))
+    assert listed[0] == 0, listed
+    again = verify_backup(tmp_path / f"again{number}", SECRET)
+    assert again.rows["applications"] == 1
