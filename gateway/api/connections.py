@@ -24,7 +24,7 @@ from aiohttp.web_request import BaseRequest
 from yarl import URL
 
 from gateway.api.metrics import CLOSED, CONNECTIONS
-from gateway.api.shortcut_connections import SHORTCUT, Shortcut, ShortcutConnection
+from gateway.api.shortcut_connections import SHORTCUT, KnownHeads, Shortcut, ShortcutConnection
 
 _LOG = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class Connection(ShortcutConnection):
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
-        super().__init__(server, server.shortcut, **options)
+        super().__init__(server, server.shortcut, server.known_heads, **options)
         self._server = server
         self.address: str = ""
         self.since = self._within = self._loop.time()
@@ -152,18 +152,23 @@ class Connection(ShortcutConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if (known := self.known_head(data)) is not None:
+            self.hold(len(data))
+            if self.take(known, data):
+                self._answering, self.since = True, self._loop.time()
+                return
         receives_body = self._receives_body
         if not receives_body and self.waits_for is CloseReason.IDLE:
             self.since = self._loop.time()
         # A body that is no longer read, as its request was answered, is not held.
-        if data and (self._answering or not receives_body):
+        if data and known is None and (self._answering or not receives_body):
             self.hold(len(data))
         if not receives_body:
             self._head += len(data)
         if self.receive(data):
             self._head, self._answering, self.since = 0, True, self._loop.time()
             self._body = self._messages[-1][1] if self._messages else None
-            if self.offer():
+            if self.offer(data):
                 self._body = None  # it has come
         elif self._head > self._server.limits.head:
             self._server.close(self, CloseReason.HEAD_TOO_LARGE)
@@ -280,7 +285,8 @@ class Server(web.Server):
         super().__init__(inner.request_handler, request_factory=self._routed, **options)
         self._make, self._options = inner.request_factory, {**options}
         self._options.pop("handler_cancellation", None)
-        self.limits, self.held, self.shortcut = limits, 0, shortcut
+        self.limits, self.held = limits, 0
+        self.shortcut, self.known_heads = shortcut, KnownHeads()
         self._closed: Counter[str] = Counter()
         self._logged_at = 0.0
         self._next_check = self._loop.call_later(self.limits.check_seconds, self._close_overdue)

@@ -44,18 +44,26 @@ class Shortcut:
         self._endpoints, self._limiters = application[ENDPOINT_CACHE], application[RATE_LIMITERS]
         self._acceptor, self._schema = application[ACCEPTOR], application[SCHEMA_CHECK]
 
-    def begin(self, message: RawRequestMessage, body: bytes, respond: Respond) -> bool:
-        """Begin to answer a request, and return whether it goes this way. If so, `respond` is called later, once."""
+    def read(self, message: RawRequestMessage) -> "Head | None":
+        """Return the head of a delivery; None where no request with it goes this way."""
         *parts, name, token = message.path.split("/")
-        if parts != _PARTS or message.method != hdrs.METH_POST or len(body) > self._body_limit or self._schema.outdated:
-            return False
-        endpoint, source = self._endpoints.get(name, token), SOURCES.get(name)
-        if endpoint is None or endpoint.networks or source is None:
-            return False
+        source = SOURCES.get(name)
+        if parts != _PARTS or message.method != hdrs.METH_POST or source is None:
+            return None
         if hdrs.CONTENT_ENCODING in message.headers or hdrs.EXPECT in message.headers:
+            return None
+        return Head(message.path, token, source, by_lower_name(message.headers))
+
+    def begin(self, head: "Head", body: bytes, respond: Respond) -> bool:
+        """Begin to answer a request, and return whether it goes this way. If so, `respond` is called later, once."""
+        if len(body) > self._body_limit or self._schema.outdated:
             return False
-        return (limiter := self._counted(message.path, endpoint)) is not None and self._submit(
-            endpoint, body, _Delivery(self._application, source, limiter, respond, by_lower_name(message.headers))
+        endpoint = self._endpoints.get(head.source.name, head.token)
+        if endpoint is None or endpoint.networks:
+            return False
+        limiter = self._counted(head.path, endpoint)
+        return limiter is not None and self._submit(
+            endpoint, body, _Delivery(self._application, head, limiter, respond)
         )
 
     def _counted(self, path: str, endpoint: Endpoint) -> RateLimiter | None:
@@ -70,15 +78,16 @@ class Shortcut:
 
     def _submit(self, endpoint: Endpoint, body: bytes, delivery: "_Delivery") -> bool:
         """Give a delivery to the acceptor, if it proves itself."""
-        source, headers = delivery.source, delivery.headers
-        notification = recognize(source, endpoint, Request(headers, body, hdrs.METH_POST, {}, datetime.now(UTC)))
+        head = delivery.head
+        received = Request(head.headers, body, hdrs.METH_POST, {}, datetime.now(UTC))
+        notification = recognize(head.source, endpoint, received)
         if notification is None or not self._acceptor.submit(
             endpoint,
             body,
             notification,
-            redact_headers(headers, endpoint.secrets),
+            head.redacted(endpoint),
             delivery.finish,
-            within=source.response_deadline,
+            within=head.source.response_deadline,
         ):
             delivery.limiter.uncount()  # it is counted on the other way
             return False
@@ -86,15 +95,33 @@ class Shortcut:
         return True
 
 
+class Head:
+    """The head of deliveries, each of which goes this way if it proves itself."""
+
+    __slots__ = ("_endpoint", "_redacted", "headers", "path", "source", "token")
+
+    def __init__(self, path: str, token: str, source: Source, headers: Mapping[str, str]) -> None:
+        self.path, self.token, self.source = path, token, source
+        #: by their names in lower case
+        self.headers = headers
+        self._endpoint: Endpoint | None = None
+        self._redacted: Mapping[str, str] = {}
+
+    def redacted(self, endpoint: Endpoint) -> Mapping[str, str]:
+        """Return the headers without the secrets of an endpoint: the same mapping as for the same one before."""
+        if self._endpoint is not endpoint:
+            self._endpoint, self._redacted = endpoint, redact_headers(self.headers, endpoint.secrets)
+        return self._redacted
+
+
 @dataclass(slots=True)
 class _Delivery:
     """A delivery between its request and its response."""
 
     application: web.Application
-    source: Source
+    head: Head
     limiter: RateLimiter
     respond: Respond
-    headers: Mapping[str, str]
 
     def finish(self, outcome: Outcome) -> None:
         """Respond to the sender."""
@@ -107,9 +134,10 @@ class _Delivery:
         self.respond(None if answer is None else response(answer))
 
     def _answer(self, outcome: Outcome) -> Answer | None:
-        name = self.source.name
+        source = self.head.source
+        name = source.name
         if isinstance(outcome, GatewayError):
-            answer = rejected(self.source, self.headers, outcome)
+            answer = rejected(source, self.head.headers, outcome)
             log_rejection(name, answer.status, outcome)
         elif isinstance(outcome, Receipt):
             report(self.application, name, outcome)

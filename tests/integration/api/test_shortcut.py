@@ -12,7 +12,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from gateway.api.connections import Limits, Runner, Server
 from gateway.api.ingress.deadline import respond_within
-from gateway.api.ingress.shortcut import Shortcut
+from gateway.api.ingress.shortcut import Head, Shortcut
 from gateway.api.request_body import read_body
 from gateway.api.shortcut_connections import SHORTCUT, Respond
 from gateway.model.errors import DatabaseUnavailable
@@ -69,8 +69,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     begin = Shortcut.begin
 
-    def noted(shortcut: Shortcut, message: RawRequestMessage, body: bytes, respond: Respond) -> bool:
-        found.append(begin(shortcut, message, body, respond))
+    def noted(shortcut: Shortcut, head: Head, body: bytes, respond: Respond) -> bool:
+        found.append(begin(shortcut, head, body, respond))
         return found[-1]
 
     monkeypatch.setattr(Shortcut, "begin", noted)
@@ -82,13 +82,19 @@ def hub(repository: str) -> bytes:
 
 
 async def both_ways(web: Web, path: str, body: bytes, headers: Callable[[bytes], dict[str, str]]) -> list[bytes]:
-    """Send a body in pieces, and another one whole; return the responses without what is never the same."""
+    """Send a body whole, another one with the same head if it is not signed, and one in pieces.
+
+    Returns the last response and the first one, without what is never the same.
+    """
     async with sender(web.client.port) as one:
         answers = [
-            await one.ask(*post(path, body + b" ", headers(body + b" "))),
             await one.ask(b"".join(post(path, body + b"  ", headers(body + b"  ")))),
+            await one.ask(b"".join(post(path, body + b"\n ", headers(body + b"\n ")))),
+            await one.ask(*post(path, body + b" ", headers(body + b" "))),
         ]
-    return [_CHANGES.sub(b"", answer) for answer in answers]
+    whole, again, in_pieces = (_CHANGES.sub(b"", answer) for answer in answers)
+    assert again == whole
+    return [in_pieces, whole]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,7 @@ async def test_a_delivery_is_answered_alike(
     await web.post(path, body, **headers(body))  # the endpoint is known from now on
     begun.clear()
     in_pieces, whole = await both_ways(web, path, body, headers)
-    assert begun == [True]
+    assert begun == [True, True]
     assert in_pieces == whole
     assert whole[9:12] == (b"200" if source == "ecr" else status)  # its event's id makes it a duplicate
 
@@ -173,7 +179,7 @@ async def test_a_delivery_that_a_batch_cannot_decide_gets_no_further_time(
     monkeypatch.setattr("gateway.api.ingress.pipeline.respond_within", noted)
     in_pieces, whole = await both_ways(web, path, body, lambda _: {})
     assert in_pieces == whole
-    assert len(given) == 4  # each found its endpoint, and stored the delivery
+    assert len(given) == 6  # each found its endpoint, and stored the delivery
     assert max(given) <= SOURCES["dockerhub"].response_deadline - taken
 
 
@@ -208,11 +214,12 @@ class Held:
         self.echoed: list[bytes] = []
         self.came = asyncio.Event()
 
-    def begin(self, message: RawRequestMessage, body: bytes, respond: Respond) -> bool:
-        if message.path == "/defect":
+    def read(self, message: RawRequestMessage) -> str | None:
+        return message.path if message.path in {"/short", "/defect"} else None
+
+    def begin(self, head: str, body: bytes, respond: Respond) -> bool:
+        if head == "/defect":
             raise RuntimeError("a defect")
-        if message.path != "/short":
-            return False
         self.begun.append((body, respond))
         self.came.set()
         return True
