@@ -167,6 +167,13 @@ engine-filter: setup ## Run tests of rollouts through deploy/socket-proxy.cfg, b
 	@command -v haproxy >/dev/null || apt-get install -y -qq --no-install-recommends haproxy >/dev/null
 	@ENGINE_FILTER=1 $(BIN)/python -m pytest -m "not long" -k "not test_the_log_can_be_read" $(or $(TESTS),tests/integration/rollout/test_container.py)
 
+.PHONY: engine-29
+engine-29: setup ## Run tests of rollouts on Docker Engine 29 as a client sees it: strict, with a containerd image store.
+	@ENGINE_29=1 $(BIN)/python -m pytest $(or $(TESTS),$(ENGINE_29_TESTS))
+
+# Without those that restart an engine, or reach it past what stands before it.
+ENGINE_29_TESTS := $(addprefix tests/integration/rollout/test_,container.py adoption.py boot_beside.py manual_changes.py swarm.py)
+
 .PHONY: wheel-test
 wheel-test: setup ## Install the wheel by pip alone into an empty environment, and run the demonstration and the server there.
 	@$(BIN)/python -m tests.scripts.wheel

@@ -1,6 +1,5 @@
 """The real parts that many tests share: one engine and one registry a session."""
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.reference import Digest
-from tests.support.engine_filter import filtered
+from tests.support.engine_before import engine_before
 
 # Engines that run at once on one machine take each other's packet rules away; on loopback no port needs any.
 SIDE_BY_SIDE = ("--iptables=false",)
@@ -21,12 +20,8 @@ SIDE_BY_SIDE = ("--iptables=false",)
 
 @pytest.fixture(scope="session")
 async def dockerd() -> AsyncIterator[PrivateEngine]:
-    async with private_engine(arguments=SIDE_BY_SIDE) as engine:
-        if not os.environ.get("ENGINE_FILTER"):
-            yield engine
-            return
-        async with filtered(engine):
-            yield engine
+    async with private_engine(arguments=SIDE_BY_SIDE) as engine, engine_before(engine):
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from gateway.store.database import Pool
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.migrate import migrate
 from gateway.worker.supervisor import supervise
+from tests.support.engine_before import engine_before
 from tests.support.rollout_env import VAULT
 
 _PORT = 2377
@@ -96,6 +97,7 @@ async def _node(number: int, index: int) -> AsyncIterator[Node]:
         arguments = ["--insecure-registry", _REACH]
         async with (
             private_engine(arguments=arguments, prefix=enter, own_network=True) as dockerd,
+            engine_before(dockerd),
             connect(dockerd.host) as engine,
         ):
             yield Node(dockerd, engine, address, enter)

@@ -30,15 +30,21 @@ async def build(
     if adopted.holders:
         present = await containers.current_ids(engine, adopted.holders)
         body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], present)
-    if image := await find_image(engine, version.reference):
+    if image := await find_image(engine, application, version.reference):
         body["Labels"] = adopted_spec.with_compose_image(body["Labels"], image.image_id)
-        if image.image_id == version.digest:
+        if not image.is_named(version.reference):
             body["Image"] = image.image_id
     return body
 
 
-async def find_image(engine: Engine, reference: Reference) -> Image | None:
-    """Return the image by name, or by id when it never came from a registry."""
+async def find_image(engine: Engine, application: Application, reference: Reference) -> Image | None:
+    """Return the image by name. For an adopted container, by id too, since it may never have come from a registry.
+
+    Another application's image has the same id in a containerd image store, when it has the same digest in another
+    repository. The engine creates no container of it under this name.
+    """
+    if application.adopted_spec is None:
+        return await images.inspect(engine, str(reference))
     by_name, by_id = await asyncio.gather(
         images.inspect(engine, str(reference)), images.inspect(engine, str(reference.digest))
     )

@@ -111,7 +111,7 @@ class ContainerRuntime:
             stall = self.timeouts.pull_stall
             return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
 
-        image = await create_request.find_image(self.engine, reference)
+        image = await create_request.find_image(self.engine, self.application, reference)
         if image is None or not image.has_digest(str(reference.digest)):
             image = await call_with_credentials(self.login, pull)
         if image.platform != self.platform:

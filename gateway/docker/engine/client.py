@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 from aiodocker.exceptions import DockerError
 
+from gateway.docker.engine import api_version
 from gateway.docker.engine.errors import classify
 from gateway.docker.engine.shield import run_to_completion
 from gateway.docker.engine.transport import create_connector
@@ -87,6 +88,26 @@ class Engine(aiodocker.Docker):
         one = copy(self)
         one._manages = True  # noqa: SLF001 - same class
         return one
+
+    async def speaks(self) -> api_version.Version:
+        """Return the version of the API that requests are made in. Raises Failed and Postponed."""
+        with translate_errors(waiting_for="GET version"):
+            async with asyncio.timeout(_IDENTIFY_DEADLINE):
+                await self._check_version()
+        return api_version.parse(self.api_version)
+
+    async def _check_version(self) -> None:
+        if self.api_version == "auto":
+            self.api_version = "v" + api_version.choose(await self._query_json("version", versioned_api=False))
+
+    async def _do_query(self, *args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
+        try:
+            return await super()._do_query(*args, **kwargs)
+        except DockerError as error:
+            if not api_version.is_refused(error.status, str(error.message)):
+                raise
+        self.api_version = "auto"  # the engine was updated since it was asked
+        return await super()._do_query(*args, **kwargs)
 
     @asynccontextmanager
     async def _query(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from gateway.docker.engine import images, logs, networks
+from gateway.docker.engine import api_version, images, logs, networks
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, are_significant, own_labels
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
@@ -234,7 +234,8 @@ async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION)
 
 async def create(engine: Engine, name: str, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]) -> str:
     """Create a container, connect it to its networks with these endpoint settings, and return its id."""
-    created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=body)
+    sent = api_version.create_body(body, await engine.speaks())
+    created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=sent)
     container_id = str(created["Id"])
     # Before API 1.44 the engine accepts only one network at creation.
     for network, endpoint in list(endpoints.items())[1:]:

@@ -41,6 +41,14 @@ class Image:
         """
         return digest == self.image_id or any(known.endswith(f"@{digest}") for known in self.repo_digests)
 
+    def is_named(self, reference: Reference) -> bool:
+        """Return whether the engine knows the image by this repository and digest, as it does when it was pulled."""
+        found = (known.partition("@") for known in self.repo_digests)
+        return any(
+            digest == reference.digest and Reference.parse(name).repository == reference.repository
+            for name, _, digest in found
+        )
+
 
 async def inspect(engine: Engine, name: str) -> Image | None:
     """Return the image by reference or id, or None."""

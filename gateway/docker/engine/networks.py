@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gateway.docker.engine import api_version
 from gateway.docker.engine.client import Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION
 from gateway.model.errors import Code, Failed
@@ -34,14 +35,8 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
 
 async def create_internal(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
     """Create a bridge network that leads nowhere."""
-    body = {
-        "Name": checked_name(name),
-        "CheckDuplicate": True,
-        "Driver": "bridge",
-        "Internal": True,
-        "Labels": dict(labels),
-    }
-    await engine.call("POST", "networks/create", body=body)
+    body = {"Name": checked_name(name), "Driver": "bridge", "Internal": True, "Labels": dict(labels)}
+    await engine.call("POST", "networks/create", body=api_version.network_body(body, await engine.speaks()))
 
 
 async def connect(engine: Engine, network: str, container_id: str, endpoint: Mapping[str, Any]) -> None:
