@@ -112,7 +112,7 @@ def _sockets(data_dir: Path) -> list[Path]:
     with suppress(OSError):
         above, found = data_dir.stat(), socket_directory(data_dir).stat()
         if above.st_mode & stat.S_IWOTH and found.st_uid not in {0, above.st_uid, os.geteuid()}:
-            return []  # somebody else may have put it there, to be told secrets
+            return []  # somebody else may have put it there, to get secrets
         return sorted(one for one in socket_directory(data_dir).iterdir() if re.fullmatch(r"\w+-\w+\.sock", one.name))
     return []
 

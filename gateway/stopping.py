@@ -1,4 +1,4 @@
-"""Run until the process is told to stop."""
+"""Run until the process gets a signal to stop."""
 
 import asyncio
 import signal

@@ -71,8 +71,11 @@ class Changes(Input):
     def _clearable(cls, column: JsonSchemaValue) -> JsonSchemaValue:
         """Return the schema with null allowed, and with its default only where an application is created."""
         if {"type": "null"} not in column.get("anyOf", ()):
-            told = {name: value for name, value in column.items() if name in _ANNOTATIONS}
-            column = {"anyOf": [{name: column[name] for name in column.keys() - told}, {"type": "null"}], **told}
+            annotations = {name: value for name, value in column.items() if name in _ANNOTATIONS}
+            column = {
+                "anyOf": [{name: column[name] for name in column.keys() - annotations}, {"type": "null"}],
+                **annotations,
+            }
         return {name: value for name, value in column.items() if cls.creates or name != "default"}
 
 

@@ -90,7 +90,7 @@ async def _of_this_host(environ: Mapping[str, str], *, running: bool) -> "Sequen
         run("database", partial(database.check_database, settings, running=running), deadline=40.0),
         run("public URL", partial(reach.check_public_url, settings.public_url, running=running), deadline=20.0),
     )
-    proxies = host.check_proxies(environ, of_engine.told)
+    proxies = host.check_proxies(environ, of_engine.facts)
     return [*findings, *(one for several in found for one in several), proxies]
 
 

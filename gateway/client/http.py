@@ -128,22 +128,22 @@ class HttpGateway(Gateway):
         if http.client.MULTIPLE_CHOICES <= status < http.client.BAD_REQUEST:
             target = safe_line(headers.get("location", "elsewhere"))[:_SHOWN]
             return Unavailable(f"{self.place} redirects to {target}, and the key is not sent there: use that address")
-        told = self._parse(body, status)
-        told = told.get("error", told) if isinstance(told, dict) else {}
-        told = told if isinstance(told, dict) else {}
-        message = str(told.get("message") or f"status {status}")
+        answer = self._parse(body, status)
+        answer = answer.get("error", answer) if isinstance(answer, dict) else {}
+        answer = answer if isinstance(answer, dict) else {}
+        message = str(answer.get("message") or f"status {status}")
         if status == http.client.UNAUTHORIZED:
             return errors.Unauthenticated(
                 f"{self.place} does not accept the key: it may be revoked or expired. "
                 "Where the gateway runs, create one: gateway keys create NAME"
             )
-        detail = told.get("data")
+        detail = answer.get("data")
         if status == http.client.NOT_FOUND and isinstance(detail, dict) and "path" not in detail:
             of = f"is of version {self.version}" if self.version else f"is older than this command line ({VERSION})"
             return UnknownProcedure(f"{self.place} {of} and has no {procedure}: update it")
         if status == http.client.TOO_MANY_REQUESTS:
             return Throttled(message, retry_after=_seconds(headers.get("retry-after")))
-        return self._usual_error(status, message, told.get("issues"))
+        return self._usual_error(status, message, answer.get("issues"))
 
     def _usual_error(self, status: int, message: str, issues: object) -> GatewayError:
         found = _BY_STATUS.get(status)

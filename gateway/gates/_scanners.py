@@ -126,14 +126,16 @@ def explain(name: str, ended: Ended, secret: str | None) -> str:
     lines = [line for line in ended.errors.strip().splitlines() if line.strip()]
     # The last complaint, with the lines that go on with it.
     begins = max((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), default=len(lines) - 1)
-    told = " ".join(map(str.strip, lines[begins:])) if lines else f"it ended with code {ended.code} and said nothing"
-    told = _COMPLAINT.sub(r"\1", told)
+    complaint = (
+        " ".join(map(str.strip, lines[begins:])) if lines else f"it ended with code {ended.code} and said nothing"
+    )
+    complaint = _COMPLAINT.sub(r"\1", complaint)
     if secret:
-        told = told.replace(secret, "…")
+        complaint = complaint.replace(secret, "…")
     meaning = next((meaning for sign, meaning in _MEANINGS if sign in ended.errors), "")
     if not meaning and ended.code > 128:  # noqa: PLR2004 - a signal ended it
         meaning = f"a signal ended it ({ended.code - 128}); for example, it may have needed more memory than it may use"
-    shown = safe_line(told if len(told) <= _SHOWN else f"…{told[-_SHOWN:]}")
+    shown = safe_line(complaint if len(complaint) <= _SHOWN else f"…{complaint[-_SHOWN:]}")
     return (
         f"{name} has given no report: {meaning}; it says: {shown}"
         if meaning

@@ -1,6 +1,6 @@
-"""The gate `external`: an HTTP hook is told what is to be deployed, and answers pass, refuse or later.
+"""The gate `external`: an HTTP hook gets what is to be deployed, and answers pass, refuse or later.
 
-The hook can trust what it is told: the header X-Gateway-Signature is `t=SECONDS,v1=HEX`, with the HMAC-SHA256, by the
+The hook can trust what it gets: the header X-Gateway-Signature is `t=SECONDS,v1=HEX`, with the HMAC-SHA256, by the
 gate's secret, of the seconds, a full stop and the body. Whatever is no clear answer leaves the verdict unknown.
 """
 
@@ -129,7 +129,7 @@ async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: 
 
 
 def facts_of(candidate: Candidate, place: environments.Place | None, gate: str) -> Mapping[str, Any]:
-    """Return what the hook is told."""
+    """Return what the hook gets."""
     deployment, application, reference = candidate.deployment, candidate.application, candidate.reference
     return {
         "gate": gate,

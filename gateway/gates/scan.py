@@ -73,7 +73,7 @@ class Scanner:
         try:
             database = await self._database()
         except Postponed:
-            self._program()  # who has no scanner either is told that first
+            self._program()  # who has no scanner either gets this error first
             raise
         if database is not None and (kept := await self._kept(scan, database)) is not None:
             return kept, database

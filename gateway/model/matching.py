@@ -10,7 +10,7 @@ from gateway.model.events import Ignored, PushEvent
 from gateway.model.reference import Reference, Repository, Tag
 from gateway.model.tag_policies import Rule, TagPolicy, is_lower, is_version
 
-#: the reason of an unmatched push; the first one to a repository is told more
+#: the reason of an unmatched push; the first one to a repository has a longer one
 NO_SUBSCRIPTION = "no subscription"
 _MAX_LISTED = 5  # subscriptions or hosts that a message names
 

@@ -71,7 +71,7 @@ class Acceptor:
         self._running: set[asyncio.Task[Any] | None] = set()
         #: set by the one of these that waits for deliveries
         self._idle: asyncio.Future[None] | None = None
-        #: what subscribes to the paths of repositories, as the database last told
+        #: what subscribes to the paths of repositories, as the database last said
         self._subscribed: OrderedDict[str, str] = OrderedDict()
 
     async def accept(

@@ -22,10 +22,10 @@ _DONE = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a promotion. `told` says whether people should know."""
+    """What became of a promotion. `notifies`: people should know."""
 
     promotion: Promotion
-    told: bool
+    notifies: bool
 
 
 # -- what is open
@@ -47,7 +47,7 @@ async def review_open(
     if gone:
         return await _update(connection, one, PromotionState.WITHDRAWN, gone, now)
     if one.state is PromotionState.WAITING and following is not None and now - one.proven_at > following.wait:
-        return await _update(connection, one, PromotionState.FAILED, f"gave up: {one.reason}", now, told=True)
+        return await _update(connection, one, PromotionState.FAILED, f"gave up: {one.reason}", now, notifies=True)
     return None
 
 
@@ -92,8 +92,8 @@ async def _review_unfinished(
         await cancellations.cancel_queued(connection, found.deployment_id, reason)
         return await _update(connection, one, PromotionState.WITHDRAWN, gone, now)
     if gone == one.reason:
-        return None  # it was told
-    return await _update(connection, one, PromotionState.QUEUED, gone, now, told=True)
+        return None  # people know
+    return await _update(connection, one, PromotionState.QUEUED, gone, now, notifies=True)
 
 
 def _ended(found: Deployment) -> tuple[PromotionState, str]:
@@ -115,17 +115,17 @@ async def _set_aside(connection: Connection, found: Deployment) -> tuple[Promoti
 
 
 async def _update(
-    connection: Connection, one: Promotion, state: PromotionState, reason: str, now: datetime, *, told: bool = False
+    connection: Connection, one: Promotion, state: PromotionState, reason: str, now: datetime, *, notifies: bool = False
 ) -> Change:
     await promotions.update_state(connection, one, state, reason, now)
-    return await _changed(connection, one.application_id, one.digest, told=told)
+    return await _changed(connection, one.application_id, one.digest, notifies=notifies)
 
 
-async def _changed(connection: Connection, application_id: str, digest: Digest, *, told: bool) -> Change:
+async def _changed(connection: Connection, application_id: str, digest: Digest, *, notifies: bool) -> Change:
     one = await promotions.select_promotion(connection, application_id, digest)
     if one is None:
         raise NotFound("Promotion not found")
-    return Change(one, told)
+    return Change(one, notifies)
 
 
 # -- what is due
@@ -226,7 +226,7 @@ async def _store(
     )
     waits = state in {PromotionState.PROPOSED, PromotionState.WAITING}
     is_new = before is None or (before.state, before.reason) != (state, reason)
-    return await _changed(connection, following.application_id, digest, told=waits and is_new)
+    return await _changed(connection, following.application_id, digest, notifies=waits and is_new)
 
 
 # -- what a person asks for

@@ -49,7 +49,7 @@ class GateVerdict:
     asked_at: datetime
     ask_again_at: datetime | None
     true_until: datetime | None
-    told: bool
+    notified: bool
 
     @property
     def decision(self) -> Decision:
@@ -73,8 +73,8 @@ class Known:
     #: what passed for the same, and still holds
     kept: Mapping[str, GateVerdict]
     overrides: Mapping[str, Override]
-    #: whether a person was told that the deployment waits there with this digest and configuration
-    told: Collection[str]
+    #: the gates that a person was invited to answer for, with this digest and configuration
+    invited: Collection[str]
     #: whether this version has served
     served_before: bool
 
@@ -86,7 +86,7 @@ _ABOUT = """
 
 _COLUMNS = """
     deployment_id, gate_id, name, kind, rule_hash, digest, spec_hash, verdict, code, message, evidence, first_asked_at,
-    asked_at, ask_again_at, true_until, told_at IS NOT NULL AS told
+    asked_at, ask_again_at, true_until, told_at IS NOT NULL AS notified
 """
 
 
@@ -148,7 +148,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
              WHERE before < $5
         )
         SELECT v.gate_id, least(min(v.first_asked_at), now()) AS since,
-               bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1 AND v.spec_hash = $6) AS told
+               bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1 AND v.spec_hash = $6) AS invited
           FROM line JOIN gate_verdicts v USING (deployment_id)
          WHERE v.digest = $2 AND v.repository = $3 AND v.gate_id = ANY($4)
          GROUP BY v.gate_id
@@ -183,7 +183,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
         first_asked={row["gate_id"]: row["since"] for row in rows},
         kept={row["gate_id"]: _from_row(row) for row in kept},
         overrides={one.gate_id: one for one in overrides if one.digest == candidate.digest},
-        told={row["gate_id"] for row in rows if row["told"]},
+        invited={row["gate_id"] for row in rows if row["invited"]},
         served_before=facts["served"],
     )
 
@@ -194,7 +194,7 @@ async def upsert_verdicts(
     decisions: Sequence[tuple[GateSetting, Decision]],
     first_asked: Mapping[str, datetime],
     *,
-    told: Collection[str] = (),
+    invited: Collection[str] = (),
 ) -> bool:
     """Record the last answers of all gates of a deployment; return False for a stale owner.
 
@@ -258,7 +258,7 @@ async def upsert_verdicts(
                 first_asked[setting.gate_id],
                 decision.ask_again_at,
                 decision.true_until,
-                setting.gate_id in told,
+                setting.gate_id in invited,
             )
             for setting, decision in decisions
         ],

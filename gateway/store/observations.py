@@ -23,11 +23,11 @@ CURRENT = f"""
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How long the state has lasted, and `told`, the state of the last alert."""
+    """How long the state has lasted, and `notified`, the state of the last alert."""
 
     state: State
     lasted: timedelta
-    told: State | None
+    notified: State | None
     since_healed: timedelta | None
 
 
@@ -124,8 +124,10 @@ async def upsert_observations(
 
 
 def _standing(row: asyncpg.Record) -> Standing:
-    told = row["told"]
-    return Standing(State(row["state"]), row["lasted"], None if told is None else State(told), row["since_healed"])
+    notified = row["told"]
+    return Standing(
+        State(row["state"]), row["lasted"], None if notified is None else State(notified), row["since_healed"]
+    )
 
 
 async def mark_notified(connection: Connection, application_id: str, state: State) -> bool:
@@ -138,7 +140,7 @@ async def mark_notified(connection: Connection, application_id: str, state: Stat
     return bool(done == "UPDATE 1")
 
 
-async def forget_told(connection: Connection, application_id: str) -> bool:
+async def forget_notified(connection: Connection, application_id: str) -> bool:
     """Allow another alert for a healthy application that has been healthy for a while; return whether that is new."""
     done = await connection.execute(
         """

@@ -1,7 +1,7 @@
-"""The outbox: what happened, and who is to be told of it.
+"""The outbox: what happened, and who is to be notified of it.
 
-Of one application, a receiver is told in order: only the delivery with the lowest number is claimed, and the next one
-after it is delivered or given up. A claim is a lease with an epoch, as that of a deployment.
+Of one application, a receiver gets events in order: only the delivery with the lowest number is claimed, and the next
+one after it is delivered or given up. A claim is a lease with an epoch, as that of a deployment.
 """
 
 from collections.abc import Collection, Mapping, Sequence

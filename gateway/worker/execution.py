@@ -316,7 +316,7 @@ class Execution:
             return False
         if adopted is None:
             return False
-        _LOG.warning("Compose recreated an adopted container", told=adopted)
+        _LOG.warning("Compose recreated an adopted container", change=adopted)
         await self.journal.begin(Step.SETTLE, adopted)
         context.alerts.send(Alert(f"{application.name}: adopted anew", adopted))
         return True

@@ -73,10 +73,10 @@ class Gatekeeper:
             await self._record_first(candidate, to_ask, settled, since, known)
         asked = await ask_all(self.sources, self.gates, to_ask, candidate, clock, first_asked=since)
         answers = [*settled.values(), *asked]
-        told = await self._record(candidate, answers, since, known)
+        new = await self._record(candidate, answers, since, known)
         for answer in asked:
             _log(answer)
-        for answer in told:
+        for answer in new:
             await self._tell(answer, candidate)
         return _conclude(answers, since, clock(), wakes=wakes)
 
@@ -130,22 +130,22 @@ class Gatekeeper:
         asking = unknown(Code.GATE_UNANSWERED, _BEING_ASKED)
         decisions = [(one.setting, one.decision) for one in settled.values()] + [(one, asking) for one in to_ask]
         async with transaction(self.sources.pool) as connection:
-            if not await gate_verdicts.upsert_verdicts(connection, candidate, decisions, since, told=known.told):
+            if not await gate_verdicts.upsert_verdicts(connection, candidate, decisions, since, invited=known.invited):
                 raise LeaseLost(candidate.deployment.deployment_id)
 
     async def _record(
         self, candidate: Candidate, answers: Sequence[Answer], since: Mapping[str, datetime], known: Known
     ) -> list[Answer]:
-        """Record the answers; return those that a person is to be told of."""
+        """Record the answers; return those that a person is invited to answer, and was not before."""
         waits = [one for one in answers if one.decision.verdict is Verdict.UNKNOWN and one.gate and one.gate.invite]
-        told = {one.setting.gate_id for one in waits}
+        invited = {one.setting.gate_id for one in waits}
         decisions = [(one.setting, one.decision) for one in answers]
         async with transaction(self.sources.pool) as connection:
             if not await gate_verdicts.upsert_verdicts(
-                connection, candidate, decisions, since, told={*known.told, *told}
+                connection, candidate, decisions, since, invited={*known.invited, *invited}
             ):
                 raise LeaseLost(candidate.deployment.deployment_id)
-            new = [one for one in waits if one.setting.gate_id not in known.told]
+            new = [one for one in waits if one.setting.gate_id not in known.invited]
             for one in new:
                 reason = Reason(one.decision.code, f"gate {one.setting.name}: {one.decision.message}")
                 event = of_deployment(

@@ -109,7 +109,7 @@ class Promoter:
         fields = {"application": one.application_id, "digest": one.digest, "reason": one.reason}
         _LOG.info("A promotion changed", state=one.state, deployment=one.deployment_id, **fields)
         PROMOTIONS.labels(one.state).inc()
-        if not change.told:
+        if not change.notifies:
             return
         async with statement(self._pool) as connection:
             names = await applications.select_names(connection, [one.application_id])

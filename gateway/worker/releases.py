@@ -59,18 +59,18 @@ class ReleaseCoordinator:
         _LOG.info("A release goes on", release=before.release_id, name=before.name, state=advanced.after, **fields)
         if advanced.after in RELEASE_OUTCOMES:
             RELEASES.labels(advanced.after).inc()
-        if advanced.after not in _TOLD:
+        if advanced.after not in _OUTCOMES:
             return
         lines = [why.message, why.remedy, f"Code: {why.code}"] if why else []
         moved = [one.member.name for one in advanced.members if one.member.state is MemberState.MOVED]
         if moved and advanced.after is ReleaseState.PUTTING_BACK:
             lines.append(f"Had moved: {', '.join(moved)}")
         lines.append(f"Release: {before.release_id}")
-        title = f"release of {before.name}: {_TOLD[advanced.after]}"
+        title = f"release of {before.name}: {_OUTCOMES[advanced.after]}"
         self._alerts.send(Alert(title, "\n".join(map(safe_line, lines))))
 
 
-_TOLD = {
+_OUTCOMES = {
     ReleaseState.PUTTING_BACK: "it is being put back",
     ReleaseState.PUT_BACK: "it was put back: every member runs what it ran before",
     ReleaseState.FAILED: "a person ended it before all of it was put back",

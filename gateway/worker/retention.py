@@ -65,8 +65,8 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         reports = await scan_reports.delete_expired(
             connection, older_than=timedelta(days=settings.log_days), most=_REPORTS_KEPT
         )
-        told = await outbox.delete_expired(connection, older_than=timedelta(days=settings.inbox_days))
-        return deliveries or entries or told or digests or reports
+        events = await outbox.delete_expired(connection, older_than=timedelta(days=settings.inbox_days))
+        return deliveries or entries or events or digests or reports
 
     await _repeat_under_lock(pool, delete)
 

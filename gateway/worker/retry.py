@@ -33,7 +33,7 @@ _MAX_RETRY_AFTER = 21_600.0  # seconds; a registry may not ask for more
 _MAX_DOUBLINGS = 16
 # These interrupt an attempt at settling a swap without saying anything about the swap, so the attempt does not count.
 _UNRELATED_TO_SWAP = frozenset({Code.ENGINE_UNREACHABLE, Code.GATEWAY_STOPPED, Code.DATABASE_UNAVAILABLE})
-_LONG_WAIT = 60.0  # seconds at a gate that people are told of
+_LONG_WAIT = 60.0  # seconds at a gate after which people are notified
 _MAX_FINAL_LOOKS = 3  # attempts at observing what serves, before a swap that cannot be settled is closed without it
 
 

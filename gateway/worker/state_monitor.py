@@ -145,7 +145,7 @@ class StateMonitor:
             if standing is None:
                 continue
             if not expected.should_alert(standing.state):
-                recovered += [expected.application_id] if standing.told else []
+                recovered += [expected.application_id] if standing.notified else []
             elif standing.lasted < alert_delay(standing.state, waits=expected.has_queued_deployment):
                 unconfirmed = True
             else:
@@ -160,13 +160,13 @@ class StateMonitor:
         for application_id in application_ids:
             async with transaction(self._pool) as connection:
                 await applications.lock_row(connection, application_id)
-                if not await observations.forget_told(connection, application_id):
+                if not await observations.forget_notified(connection, application_id):
                     continue
                 event = of_state(application_id, EventKind.RECOVERED, "", "", once=str(uuid4()))
                 await outbox.write_event(connection, event)
 
     async def _send_alert(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
-        if standing.told is observed.state or expected.is_monitored:
+        if standing.notified is observed.state or expected.is_monitored:
             return
         what = "it will be healed" if expected.should_heal(observed) else "nothing is done; to repair it, redeploy"
         async with transaction(self._pool) as connection:

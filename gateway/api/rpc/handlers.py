@@ -146,7 +146,7 @@ def _trpc_json(value: Any, status: int, headers: Mapping[str, str] | None) -> we
 async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; a procedure without an answer has an empty body.
 
-    The command line is told the version of the gateway.
+    The command line gets the version of the gateway.
     """
     response = await _rest_answer(request)
     if CLIENT in request.headers and response.status != HTTPStatus.UNAUTHORIZED:

@@ -33,7 +33,7 @@ class EngineFindings:
     """What was found, and what the engine said of itself; nothing if it did not answer."""
 
     findings: list[Finding] = field(default_factory=list)
-    told: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def check_engine(host: str, found: EngineFindings) -> None:
@@ -54,7 +54,7 @@ async def check_engine(host: str, found: EngineFindings) -> None:
         try:
             version = await engine.call("GET", "version", deadline=_CALL)
             before = time.time()
-            found.told = await engine.call("GET", "info", deadline=_CALL)
+            found.facts = await engine.call("GET", "info", deadline=_CALL)
             moment = (before + time.time()) / 2
         except RolloutError as error:
             remedy = "Start it (systemctl start docker), or correct GATEWAY_DOCKER_HOST."
@@ -62,10 +62,10 @@ async def check_engine(host: str, found: EngineFindings) -> None:
                 remedy = "Let the proxy before it pass GET /version and /info: docs/engines.md lists all paths."
             found.findings.append(failed("engine", f"{host}: {error}", remedy))
             return
-        found.findings.append(_version(host, version, found.told))
+        found.findings.append(_version(host, version, found.facts))
         found.findings.append(await _permissions(engine))
-        found.findings.append(_clock(found.told, moment))
-        found.findings.append(_disk(address, found.told))
+        found.findings.append(_clock(found.facts, moment))
+        found.findings.append(_disk(address, found.facts))
 
 
 def _socket_problem(path: str) -> Finding | None:

@@ -27,8 +27,8 @@ async def check_gateway(gateway: HttpGateway) -> Sequence[Finding]:
     name = "gateway"
     try:
         status, headers, body = await gateway.exchange("GET", f"{gateway.path}/readyz", patience=_PATIENCE)
-        told = json.loads(body)
-        database = str(told["database"])
+        state = json.loads(body)
+        database = str(state["database"])
     except (ValueError, KeyError, TypeError):
         return [failed(name, f"{gateway.place} does not answer as a gateway does", "Is that its address?")]
     except Unavailable as error:
@@ -36,7 +36,7 @@ async def check_gateway(gateway: HttpGateway) -> Sequence[Finding]:
     if status != OK:
         return [failed(name, f"{gateway.place} runs, but takes no pushes: {database}", "See docs/database.md.")]
     version = headers.get("x-gateway-version") or await _version(gateway)
-    findings = [_of_version(gateway, version), *_loops(told), *_engines(told)]
+    findings = [_of_version(gateway, version), *_loops(state), *_engines(state)]
     if (sent := headers.get("date")) and not gateway.is_local:
         findings.append(compare("clock of the gateway", parsedate_to_datetime(sent).timestamp(), time()))
     return findings
@@ -58,20 +58,20 @@ def _of_version(gateway: HttpGateway, version: str | None) -> Finding:
     return warning("gateway", f"{gateway.place} is of version {version}, this command line of {VERSION}", remedy)
 
 
-def _loops(told: Mapping[str, Any]) -> Sequence[Finding]:
+def _loops(state: Mapping[str, Any]) -> Sequence[Finding]:
     return [
         warning(
             "background task",
             f"{one.get('name')} does not recover, {one.get('failures')} failures: {one.get('about')}",
             "The gateway's log says why.",
         )
-        for one in told.get("loops") or ()
+        for one in state.get("loops") or ()
     ]
 
 
-def _engines(told: Mapping[str, Any]) -> Sequence[Finding]:
+def _engines(state: Mapping[str, Any]) -> Sequence[Finding]:
     findings = []
-    for one in told.get("engines") or ():
+    for one in state.get("engines") or ():
         name = f"engine {one.get('host')}"
         if one.get("status") == "ok":
             findings.append(ok(name, f"the gateway reaches it, version {one.get('version')}"))

@@ -87,7 +87,7 @@ class PrivateEngine:
                 await asyncio.sleep(_LOOK_AGAIN)
 
     def tell(self, number: int = signal.SIGTERM) -> None:
-        """Send it a signal; told to end, it stops its containers first, and answers meanwhile."""
+        """Send it a signal; before it ends, it stops its containers, and answers meanwhile."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 

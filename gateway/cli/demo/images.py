@@ -45,7 +45,7 @@ class Behaviour(Enum):
     """What a container of the image does: the script it runs."""
 
     SERVES = _SERVE
-    #: told to stop, it takes no more requests, and ends those it has
+    #: once asked to stop, it takes no more requests, and ends those it has
     FINISHES = _FINISH
     EXITS = "#!/bin/busybox sh\necho 'boom: cannot reach the database' >&2\nexit 3\n"
     EXITS_LATER = "#!/bin/busybox sh\n/bin/busybox sleep 0.15\nexit 4\n"

@@ -54,7 +54,7 @@ class Refused(GatewayError):
 
 
 class GatewayProcess:
-    """One gateway that can be started, told to stop and killed, again and again."""
+    """One gateway that can be started, stopped and killed, again and again."""
 
     def __init__(self, directory: Path, docker_host: str, settings: Mapping[str, str]) -> None:
         self.port = free_port()

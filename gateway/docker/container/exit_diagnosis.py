@@ -25,7 +25,7 @@ _MEANINGS = {
     134: "aborted",
     _SIGKILL_CODE: "killed, by SIGKILL",
     139: "a segmentation fault",
-    143: "told to stop, by SIGTERM",
+    143: "stopped by SIGTERM",
 }
 # Messages of runc and crun, old and new, and of shells.
 _EXEC = r"^(?:exec \S+|.*exec user process caused.*|exec container process .*): "
