@@ -12,6 +12,7 @@ from gateway.model.api_keys import Caller
 from gateway.model.deployments import FINISHED, Deployment, Status
 from gateway.model.errors import Conflict, InvalidInput, NotFound
 from gateway.model.gates import Verdict
+from gateway.model.ids import meant_ids
 from gateway.queue import enqueue
 from gateway.store import applications, deployments, gate_verdicts
 from gateway.store.database import transaction
@@ -27,8 +28,9 @@ _MAX_REASON = 2000  # characters
 async def override(
     pool: "Pool", vault: "Vault", deployment_id: str, named: str, reason: str, *, caller: Caller | None = None
 ) -> str:
-    """Let the deployment pass the gates of this name or id, and return the deployment that may: the same, or a new one.
+    """Let the deployment pass the gates of this name, id or beginning of an id.
 
+    Returns the deployment that may pass: the same, or a new one.
     `caller` is the key that asks, None for the command line. Raises NotFound, Conflict, Forbidden, InvalidInput.
     """
     if not reason.strip() or len(reason) > _MAX_REASON:
@@ -57,7 +59,8 @@ async def override(
 async def _select_closed(connection: "Connection", found: Deployment, named: str) -> list[GateVerdict]:
     """Return the verdicts of the named gates that do not let the deployment pass."""
     verdicts = await gate_verdicts.select_verdicts(connection, found.deployment_id)
-    chosen = [one for one in verdicts if named in {one.name, one.gate_id}]
+    ids = meant_ids(named, ((one.gate_id, one.name) for one in verdicts))
+    chosen = [one for one in verdicts if one.gate_id in ids]
     if not chosen:
         asked = ", ".join(one.name for one in verdicts) or "none yet"
         raise NotFound(f"no gate {named[:100]!r} was asked about deployment {found.deployment_id}; asked were: {asked}")

@@ -26,6 +26,7 @@ def read_compose(name: str, *, project: str | None, profiles: Sequence[str]) -> 
         profiles=frozenset(profiles),
         read_variables=read_variables,
         project=project,
+        file=file.name,
     )
     try:
         converted = convert(document.value, source)

@@ -8,7 +8,7 @@ import click
 
 from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN
 from gateway.cli._progress import Progress
-from gateway.cli._runner import print_json, print_text
+from gateway.cli._runner import print_json, print_result, print_text
 from gateway.cli.deployments import print_outcome, step_line
 from gateway.model.errors import Unavailable
 
@@ -34,10 +34,7 @@ follow_option = click.option(
 async def finish_deployment_command(gateway: "Gateway", deployment_id: str, *, follow: bool, as_json: bool) -> None:
     """Print the id, or with `follow` the outcome; exits with 0 only if the requested version runs then."""
     if not follow:
-        if as_json:
-            print_json({"deploymentId": deployment_id})
-        else:
-            print_text(deployment_id)
+        print_result({"deploymentId": deployment_id}, deployment_id, as_json=as_json)
         return
     found = await follow_deployment(gateway, deployment_id, quiet=as_json)
     if as_json:

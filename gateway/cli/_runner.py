@@ -193,6 +193,14 @@ def print_json(value: Any) -> None:
     print_text(json.dumps(value, indent=2))
 
 
+def print_result(value: Any, text: str, *, as_json: bool) -> None:
+    """Print what a command did: as JSON, or as a text for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_text(text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows as a table, times in UTC, without spaces at the ends of lines.
 

@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._runner import command, connect, json_option, print_json, print_text
+from gateway.cli._runner import command, connect, json_option, print_result
 
 
 @click.command()
@@ -23,7 +23,4 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
         if server is not None:
             given["serverId"] = await gateway.find("server", server)
         row = await gateway.call("application.adopt", given)
-    if as_json:
-        print_json(row)
-    else:
-        print_text(row["applicationId"])
+    print_result(row, row["applicationId"], as_json=as_json)

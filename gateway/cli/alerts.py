@@ -12,6 +12,7 @@ from gateway.cli._runner import (
     json_option,
     print_fields,
     print_json,
+    print_result,
     print_table,
     print_text,
     read_secret,
@@ -211,10 +212,7 @@ async def remove(alert: str, *, as_json: bool) -> None:
     """Remove ALERT, with what waits for its receiver."""
     async with connect() as gateway:
         removed = await gateway.call("alert.remove", {"alertId": await gateway.find("alert", alert)})
-    if as_json:
-        print_json(removed)
-    else:
-        print_text(f"removed {removed['name']}")
+    print_result(removed, f"removed {removed['name']}", as_json=as_json)
 
 
 @alerts.command("test")
@@ -225,10 +223,7 @@ async def try_out(alert: str, *, as_json: bool) -> None:
     """Tell the receiver of ALERT of a test. The command exits with 1 if it does not take it."""
     async with connect() as gateway:
         tried = await gateway.call("alert.test", {"alertId": await gateway.find("alert", alert)})
-    if as_json:
-        print_json(tried)
-    else:
-        print_text("delivered" if tried["delivered"] else f"not delivered: {tried['error']}")
+    print_result(tried, "delivered" if tried["delivered"] else f"not delivered: {tried['error']}", as_json=as_json)
     click.get_current_context().exit(0 if tried["delivered"] else 1)
 
 
@@ -278,7 +273,4 @@ async def replay(delivery: str | None, *, alert: str | None, as_json: bool) -> N
         else:
             given = {"alertDeliveryId": delivery or ""}
         replayed = await gateway.call("alert.replay", given)
-    if as_json:
-        print_json(replayed)
-    else:
-        print_text(f"to be delivered again: {replayed['count']}")
+    print_result(replayed, f"to be delivered again: {replayed['count']}", as_json=as_json)

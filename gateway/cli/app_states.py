@@ -1,14 +1,19 @@
 """`gateway apps start`, `stop`, `restart`, `delete` and `logs`."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._errors import FAILED
 from gateway.cli._follow import finish_deployment_command, follow_option
-from gateway.cli._runner import command, connect, json_option, print_json, print_text
+from gateway.cli._runner import command, connect, json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput, NotFound
+
+#: how a deployment ended after which a version ran
+_RAN = frozenset({"succeeded", "unchanged"})
 
 
 @click.command()
@@ -73,10 +78,7 @@ async def _change(procedure: str, app: str, *, follow: bool, as_json: bool) -> N
 
 
 def _print_done(said: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(said)
-    else:
-        print_text("done")
+    print_result(said, "done", as_json=as_json)
 
 
 @click.command()
@@ -87,12 +89,36 @@ def _print_done(said: dict[str, Any], *, as_json: bool) -> None:
 @json_option
 @command
 async def logs(app: str, *, tail: int, since: str, search: str, as_json: bool) -> None:
-    """Print the last lines that the containers of APP have written."""
+    """Print the last lines that the containers of APP have written.
+
+    The command exits with 1 where APP has never run.
+    """
     async with connect() as gateway:
         application_id = await gateway.find("application", app)
         given = {"applicationId": application_id, "tail": tail, "since": since, "search": search}
         text = await gateway.call("application.readLogs", given)
+        found = {} if text else await gateway.call("application.one", {"applicationId": application_id})
+    never = bool(found) and not _has_run(found)
     if as_json:
         print_json({"applicationId": application_id, "log": text})
     else:
         print_text(text, end="" if text.endswith("\n") or not text else "\n")
+    if found:
+        print_text(f"gateway: {_why_empty(found) if never else 'there are no such lines'}", err=True)
+    if never:
+        sys.exit(FAILED)
+
+
+def _has_run(found: Mapping[str, Any]) -> bool:
+    return found["observed"] is not None or any(one["state"] in _RAN for one in found["deployments"])
+
+
+def _why_empty(found: Mapping[str, Any]) -> str:
+    """Return why an application that never ran has no log, and what to do."""
+    name, state = found["name"], found["deploymentState"]
+    if state is None:
+        return f"{name} was never deployed, so it has no log. Deploy it: gateway deploy {found['appName']} --follow"
+    return (
+        f"{name} has not run yet, so it has no log. Its last deployment is {state}: gateway deployments list "
+        f"{found['appName']}"
+    )

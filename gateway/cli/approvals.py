@@ -1,25 +1,22 @@
 """`gateway approvals`."""
 
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
-    print_table,
     print_text,
 )
-from gateway.cli._table import Id
 
 _digest = click.option("--digest", help="The digest that you mean: an error if the approval is for another one.")
 
@@ -29,38 +26,25 @@ def approvals() -> None:
     """Show what waits for an approval, and answer it: as the user of this host, or with your key."""
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("approvalId"),
+    "APPLICATION": itemgetter("applicationId"),
+    "GATE": itemgetter("gateName"),
+    "IMAGE": itemgetter("image"),
+    "APPROVALS": lambda one: f"{one['approvals']} of {one['count']}",
+    "STATE": itemgetter("standing"),
+    "UNTIL": time_in("deadlineAt"),
+}
+
+
 @approvals.command("list")
 @click.argument("app", required=False, shell_complete=names_of("application"))
-@paged(100)
-@json_option
-@command
-async def list_approvals(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(100)
+async def list_approvals(app: str | None, listing: Listing) -> None:
     """List what waits for an approval, newest first."""
     async with connect() as gateway:
-        given = page_of(limit, cursor)
-        if app is not None:
-            given["applicationId"] = await gateway.find("application", app)
-        rows, following = await gateway.page("approval.all", given)
-        names = {} if as_json else await gateway.names([one["applicationId"] for one in rows])
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(
-            ["ID", "APPLICATION", "GATE", "IMAGE", "APPROVALS", "STATE", "UNTIL"],
-            [
-                (
-                    Id(one["approvalId"]),
-                    names.get(one["applicationId"], one["applicationId"]),
-                    one["gateName"],
-                    one["image"],
-                    f"{one['approvals']} of {one['count']}",
-                    one["standing"],
-                    moment(one["deadlineAt"]),
-                )
-                for one in rows
-            ],
-        )
-    print_next_cursor(following)
+        given = {} if app is None else {"applicationId": await gateway.find("application", app)}
+        await listing.show(gateway, "approval.all", _COLUMNS, given, applications=["applicationId"])
 
 
 @approvals.command("show")

@@ -2,34 +2,35 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._application_options import application_options, parse_options, with_variables
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     format_time,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
+    print_result,
     print_table,
     print_text,
 )
-from gateway.cli._table import Id
 from gateway.cli.adoption import adopt
 from gateway.cli.app_states import delete, logs, restart, start, stop
-from gateway.model.errors import InvalidInput
+from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.slug import slug
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
+
+_UPDATE_TRIES = 5  # while others change the same variables
 
 
 @click.group()
@@ -72,10 +73,9 @@ async def create(
             f"The container of this one is called {made['appName']}.",
             err=True,
         )
-    if as_json:
-        print_json({"applicationId": made["applicationId"], "name": name, "image": image})
-    else:
-        print_text(made["applicationId"])
+    print_result(
+        {"applicationId": made["applicationId"], "name": name, "image": image}, made["applicationId"], as_json=as_json
+    )
 
 
 @apps.command()
@@ -107,14 +107,33 @@ async def update(
     async with connect() as gateway:
         application_id = await gateway.find("application", app)
         if chosen["variables"] and chosen["env_file"] is None:
-            present = await gateway.call("application.one", {"applicationId": application_id})
-            sent["env"] = with_variables(present["env"], chosen["variables"])
-        await gateway.call("application.update", {"applicationId": application_id, **sent})
+            await set_variables(gateway, application_id, sent, chosen["variables"])
+        else:
+            await gateway.call("application.update", {"applicationId": application_id, **sent})
         pending = await gateway.call("application.pending", {"applicationId": application_id})
     if as_json:
         print_json({"applicationId": application_id, "pending": pending})
     elif not _print_pending(pending):
         print_text("The next deployment changes nothing.")
+
+
+async def set_variables(
+    gateway: "Gateway", application_id: str, sent: Mapping[str, Any], variables: Sequence[str]
+) -> None:
+    """Update the application with these variables besides those there are, also those that others set meanwhile."""
+    named = {"applicationId": application_id}
+    before = (await gateway.call("application.one", named))["env"]
+    for tries_left in reversed(range(_UPDATE_TRIES)):
+        given = {**named, **sent, "env": with_variables(before, variables), "expectedEnv": before or ""}
+        try:
+            await gateway.call("application.update", given)
+        except Conflict:
+            present = (await gateway.call("application.one", named))["env"]
+            if present == before or not tries_left:
+                raise
+            before = present
+        else:
+            return
 
 
 def _check_fields(unset: Sequence[str]) -> None:
@@ -137,10 +156,9 @@ async def rename(app: str, name: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         application_id = await gateway.find("application", app)
         await gateway.call("application.update", {"applicationId": application_id, "name": name})
-    if as_json:
-        print_json({"applicationId": application_id, "name": name})
-    else:
-        print_text(f"renamed {application_id} to {name}")
+    print_result(
+        {"applicationId": application_id, "name": name}, f"renamed {application_id} to {name}", as_json=as_json
+    )
 
 
 def _print_pending(pending: Sequence[Mapping[str, Any]]) -> bool:
@@ -156,31 +174,23 @@ def _format_value(value: Any) -> str:
     return "-" if value in (None, [], {}) else value if isinstance(value, str) else json.dumps(value)
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("applicationId"),
+    "NAME": itemgetter("name"),
+    "CONTAINER": itemgetter("appName"),
+    "IMAGE": itemgetter("dockerImage"),
+    "STATE": lambda one: one["observed"] and one["observed"]["state"],
+    "DEPLOYMENT": itemgetter("deploymentState"),
+    "CREATED": time_in("createdAt"),
+}
+
+
 @apps.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_apps(listing: Listing) -> None:
     """List applications, newest first."""
     async with connect() as gateway:
-        found, following = await gateway.page("application.all", page_of(limit, cursor))
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["applicationId"]),
-                one["name"],
-                one["appName"],
-                one["dockerImage"],
-                one["observed"] and one["observed"]["state"],
-                one["deploymentState"],
-                moment(one["createdAt"]),
-            )
-            for one in found
-        ]
-        print_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "application.all", _COLUMNS)
 
 
 @apps.command("show")

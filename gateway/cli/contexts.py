@@ -2,11 +2,17 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._runner import command, plain_json_option, print_json, print_table, print_text
-from gateway.model.errors import InvalidInput
+from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_table, print_text
+from gateway.model.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from gateway.client.address import Address
 
 _LONGEST_KEY = 1000  # characters
 
@@ -19,30 +25,50 @@ _LONGEST_KEY = 1000  # characters
 async def login(url: str, *, name: str | None, as_json: bool) -> None:
     """Use the gateway at URL from now on. Its API key is asked for, or read from standard input.
 
+    URL is the gateway's address, or that of a page of its dashboard.
+
     The key is checked, and kept in a file that only you can read, in your configuration directory. For example:
     ssh host gateway keys create laptop | gateway login https://gateway.example.com
     """
     from gateway.client.address import Address
     from gateway.client.choose import valid_key
-    from gateway.client.http import HttpGateway
     from gateway.client.saved import SavedGateway, SavedGateways
 
-    address = Address.parse(url)
+    addresses = Address.candidates(url)
     saved = SavedGateways.load(os.environ)
-    if address.is_readable_by_others:
-        print_text(f"gateway: the key travels to {address} without encryption: others on the way can read it", err=True)
-    given = SavedGateway(name or address.host, address, valid_key(_read_key(), "standard input"))
-    changed = saved.with_gateway(given)  # a bad name is told before anything is asked
-    gateway = HttpGateway.at(address, given.key, command="login")
-    try:
-        await gateway.call("settings.health")
-    finally:
-        gateway.close()
+    first = addresses[0]
+    if first.is_readable_by_others:
+        print_text(f"gateway: the key travels to {first} without encryption: others on the way can read it", err=True)
+    given = SavedGateway(name or first.host, first, valid_key(_read_key(), "standard input"))
+    saved.with_gateway(given)  # a bad name is reported before anything is requested
+    address, version = await _greet(addresses, given.key)
+    changed = saved.with_gateway(replace(given, address=address))
     changed.save()
-    if as_json:
-        print_json({"context": given.name, "url": str(address), "version": gateway.version})
-    else:
-        print_text(f"logged in to {address} as context {given.name}; the key is in {changed.path}")
+    print_result(
+        {"context": given.name, "url": str(address), "version": version},
+        f"logged in to {address} as context {given.name}; the key is in {changed.path}",
+        as_json=as_json,
+    )
+
+
+async def _greet(addresses: Sequence["Address"], key: str) -> tuple["Address", str | None]:
+    """Return the first of these addresses, all of one host, where a gateway takes the key, and its version.
+
+    Raises GatewayError.
+    """
+    from gateway.client.http import HttpGateway
+
+    for address in addresses:
+        gateway = HttpGateway.at(address, key, command="login")
+        try:
+            await gateway.call("settings.health")
+        except NotFound:
+            continue
+        finally:
+            gateway.close()
+        return address, gateway.version
+    tried = " and ".join(map(str, addresses))
+    raise NotFound(f"There is no gateway at {tried}. Give the address without a path, for example {addresses[0].root}")
 
 
 def _read_key() -> str:
@@ -64,10 +90,7 @@ async def logout(name: str | None, *, as_json: bool) -> None:
     if chosen is None:
         raise InvalidInput("no context is current: name one; see: gateway contexts list")
     saved.without(chosen).save()
-    if as_json:
-        print_json({"forgotten": chosen})
-    else:
-        print_text(f"forgot {chosen}")
+    print_result({"forgotten": chosen}, f"forgot {chosen}", as_json=as_json)
 
 
 @click.group()
@@ -100,10 +123,7 @@ async def use(name: str, *, as_json: bool) -> None:
     from gateway.client.saved import SavedGateways
 
     SavedGateways.load(os.environ).using(name).save()
-    if as_json:
-        print_json({"current": name})
-    else:
-        print_text(f"commands use {name}")
+    print_result({"current": name}, f"commands use {name}", as_json=as_json)
 
 
 @contexts.command()
@@ -111,12 +131,7 @@ async def use(name: str, *, as_json: bool) -> None:
 @command
 async def leave(*, as_json: bool) -> None:
     """Use no context: commands ask the gateway on this host. The keys stay."""
-    from dataclasses import replace
-
     from gateway.client.saved import SavedGateways
 
     replace(SavedGateways.load(os.environ), current=None).save()
-    if as_json:
-        print_json({"current": None})
-    else:
-        print_text("commands use the gateway on this host")
+    print_result({"current": None}, "commands use the gateway on this host", as_json=as_json)

@@ -2,26 +2,25 @@
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, print_rows, time_in
 from gateway.cli._runner import (
     command,
     connect,
     indent,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
     print_next_cursor,
-    print_table,
+    print_result,
     print_text,
 )
-from gateway.cli._table import Id
 from gateway.model.sanitize import safe_line
 
 _VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate", "rejected"]
@@ -32,37 +31,32 @@ def deliveries() -> None:
     """Show what registries have sent, and what the gateway did with it."""
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("deliveryId"),
+    "SOURCE": itemgetter("source"),
+    "RECEIVED": time_in("receivedAt"),
+    "VERDICT": itemgetter("verdict"),
+    "WHY": itemgetter("why"),
+}
+
+
 @deliveries.command("list")
 @click.option("--webhook", help="Only deliveries to this webhook.")
 @click.option("--source", help="Only deliveries of this source, for example harbor.")
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="Only deliveries with this verdict.")
-@paged(50)
-@json_option
-@command
-async def list_deliveries(
-    *,
-    webhook: str | None,
-    source: str | None,
-    verdict: str | None,
-    limit: int,
-    cursor: str | None,
-    as_json: bool,
-) -> None:
+@list_command(50)
+async def list_deliveries(*, webhook: str | None, source: str | None, verdict: str | None, listing: Listing) -> None:
     """List deliveries, newest first."""
     async with connect() as gateway:
-        given = {**page_of(limit, cursor), "source": source, "verdict": verdict}
+        given = {"source": source, "verdict": verdict}
         if webhook is not None:
             given["endpointId"] = await gateway.find("webhook", webhook)
-        found, following = await gateway.page("delivery.all", given)
-        names = {} if as_json else await gateway.names(_applications(found))
-    if as_json:
+        found, following = await listing.fetch(gateway, "delivery.all", given)
+        names = {} if listing.as_json else await gateway.names(_applications(found))
+    if listing.as_json:
         print_json(found)
     else:
-        rows = [
-            (Id(one["deliveryId"]), one["source"], moment(one["receivedAt"]), one["verdict"], _summary(one, names))
-            for one in found
-        ]
-        print_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
+        print_rows(_COLUMNS, [{**one, "why": _summary(one, names)} for one in found])
     print_next_cursor(following)
 
 
@@ -131,7 +125,6 @@ async def replay(delivery: str, *, as_json: bool) -> None:
         delivery_id = await gateway.find("delivery", delivery)
         found = await gateway.call("delivery.replay", {"deliveryId": delivery_id})
         names = {} if as_json else await gateway.names(_applications([found]))
-    if as_json:
-        print_json(found)
-    else:
-        print_text(f"{found['deliveryId']}  {found['verdict']}  {_summary(found, names)}".rstrip())
+    print_result(
+        found, f"{found['deliveryId']}  {found['verdict']}  {_summary(found, names)}".rstrip(), as_json=as_json
+    )

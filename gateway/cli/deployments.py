@@ -1,11 +1,13 @@
 """`gateway deployments`."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
@@ -13,15 +15,11 @@ from gateway.cli._runner import (
     indent,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
-    print_table,
+    print_result,
     print_text,
 )
-from gateway.cli._table import Id
 from gateway.model.sanitize import safe_line
 
 
@@ -30,37 +28,26 @@ def deployments() -> None:
     """Show and cancel deployments."""
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("deploymentId"),
+    "APPLICATION": itemgetter("applicationId"),
+    "KIND": itemgetter("kind"),
+    "STATE": itemgetter("state"),
+    "IMAGE": itemgetter("image"),
+    "CREATED": time_in("createdAt"),
+    "REASON": lambda one: one["reason"] and one["reason"]["code"],
+}
+
+
 @deployments.command("list")
 @click.argument("app", required=False, shell_complete=names_of("application"))
-@paged(100)
-@json_option
-@command
-async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(100)
+async def list_deployments(app: str | None, listing: Listing) -> None:
     """List deployments of one application or all, newest first."""
     async with connect() as gateway:
-        given = page_of(limit, cursor)
-        if app is not None:
-            given["applicationId"] = await gateway.find("application", app)
+        given = {} if app is None else {"applicationId": await gateway.find("application", app)}
         procedure = "deployment.allCentralized" if app is None else "deployment.all"
-        found, following = await gateway.page(procedure, given)
-        names = {} if as_json else await gateway.names([one["applicationId"] for one in found])
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["deploymentId"]),
-                names.get(one["applicationId"], one["applicationId"]),
-                one["kind"],
-                one["state"],
-                one["image"],
-                moment(one["createdAt"]),
-                one["reason"] and one["reason"]["code"],
-            )
-            for one in found
-        ]
-        print_table(["ID", "APPLICATION", "KIND", "STATE", "IMAGE", "CREATED", "REASON"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, procedure, _COLUMNS, given, applications=["applicationId"])
 
 
 @deployments.command("show")
@@ -109,10 +96,11 @@ async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         deployment_id = await gateway.find("deployment", deployment)
         state = (await gateway.call("deployment.cancel", {"deploymentId": deployment_id}))["state"]
-    if as_json:
-        print_json({"deploymentId": deployment_id, "state": state})
-    else:
-        print_text("cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed")
+    print_result(
+        {"deploymentId": deployment_id, "state": state},
+        "cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed",
+        as_json=as_json,
+    )
 
 
 def print_outcome(found: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> None:

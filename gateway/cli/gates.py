@@ -14,12 +14,14 @@ from gateway.cli._runner import (
     moment,
     print_fields,
     print_json,
+    print_result,
     print_table,
     print_text,
     read_secret,
 )
 from gateway.cli._table import Id
 from gateway.model.errors import NotFound
+from gateway.model.ids import meant_ids
 from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
@@ -188,10 +190,7 @@ async def remove(words: Sequence[str], *, environment: str | None, project: str 
         else:
             gate_id = await gateway.find("gate", gate)
         removed = await gateway.call("gate.remove", {"gateId": gate_id})
-    if as_json:
-        print_json(removed)
-    else:
-        print_text(f"removed {removed['name']}")
+    print_result(removed, f"removed {removed['name']}", as_json=as_json)
 
 
 @gates.command()
@@ -247,17 +246,15 @@ async def next_opening(app: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def override(deployment: str, gate: str, *, reason: str, as_json: bool) -> None:
-    """Let one DEPLOYMENT pass one GATE, by its name or id, with the image that the gate was asked about.
+    """Let one DEPLOYMENT pass one GATE, by its name, its id or the beginning of its id.
 
-    If the gate has ended the deployment, one that does the same is queued. Print the id of the one that may pass.
+    It holds for the image that the gate was asked about. If the gate has ended the deployment, one that does the same
+    is queued. Print the id of the one that may pass.
     """
     async with connect() as gateway:
         deployment_id = await gateway.find("deployment", deployment)
         passes = await gateway.call("gate.override", {"deploymentId": deployment_id, "name": gate, "reason": reason})
-    if as_json:
-        print_json(passes)
-    else:
-        print_text(passes["deploymentId"])
+    print_result(passes, passes["deploymentId"], as_json=as_json)
 
 
 @gates.command()
@@ -277,7 +274,8 @@ async def report(deployment: str, *, as_json: bool) -> None:
 async def _gate_id(gateway: "Gateway", owner: Mapping[str, str], app: str | None, named: str) -> str:
     """Return the id of the gate that is set there under this name or id. Raises NotFound, which says what there is."""
     placed = await gateway.call("gate.all", owner)
-    chosen = [one for one in placed if named in {one["name"], one["gateId"]}]
+    ids = meant_ids(named, ((one["gateId"], one["name"]) for one in placed))
+    chosen = [one for one in placed if one["gateId"] in ids]
     own = [one for one in chosen if one["level"] == _level(owner)]
     if own:
         return str(own[0]["gateId"])

@@ -1,23 +1,22 @@
 """`gateway groups`."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
+    print_result,
     print_table,
-    print_text,
 )
 from gateway.cli._table import Id
 from gateway.model.errors import InvalidInput
@@ -54,29 +53,24 @@ async def create(name: str, members: Sequence[str], *, description: str, settle:
             "members": await _members(gateway, members),
         }
         group = await gateway.call("group.create", given)
-    if as_json:
-        print_json(group)
-    else:
-        print_text(group["groupId"])
+    print_result(group, group["groupId"], as_json=as_json)
+
+
+_COLUMNS: Columns = {
+    "ID": id_in("groupId"),
+    "NAME": itemgetter("name"),
+    "MEMBERS": lambda one: len(one["members"]),
+    "SETTLE": itemgetter("settle"),
+    "CREATED": time_in("createdAt"),
+}
 
 
 @groups.command("list")
-@paged(100)
-@json_option
-@command
-async def list_groups(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(100)
+async def list_groups(listing: Listing) -> None:
     """List groups, newest first."""
     async with connect() as gateway:
-        found, following = await gateway.page("group.all", page_of(limit, cursor))
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (Id(one["groupId"]), one["name"], len(one["members"]), one["settle"], moment(one["createdAt"]))
-            for one in found
-        ]
-        print_table(["ID", "NAME", "MEMBERS", "SETTLE", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "group.all", _COLUMNS)
 
 
 @groups.command()
@@ -131,10 +125,7 @@ async def update(
         if members:
             given["members"] = await _members(gateway, members)
         found = await gateway.call("group.update", given)
-    if as_json:
-        print_json(found)
-    else:
-        print_text(f"updated {found['name']}")
+    print_result(found, f"updated {found['name']}", as_json=as_json)
 
 
 @groups.command()
@@ -145,10 +136,7 @@ async def remove(group: str, *, as_json: bool) -> None:
     """Remove GROUP. Its applications stay, and a release that has begun is finished."""
     async with connect() as gateway:
         found = await gateway.call("group.remove", {"groupId": await gateway.find("group", group)})
-    if as_json:
-        print_json(found)
-    else:
-        print_text(f"removed {found['name']}")
+    print_result(found, f"removed {found['name']}", as_json=as_json)
 
 
 async def _members(gateway: "Gateway", members: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,25 +3,28 @@
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, print_rows, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     plain_json_option,
     print_json,
     print_next_cursor,
-    print_table,
+    print_result,
     print_text,
 )
-from gateway.cli._table import Id
-from gateway.model.errors import InvalidInput
+from gateway.model.errors import Conflict, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from gateway.client import Gateway
 
 _SCOPES = ["admin", "deploy", "read"]
 #: the names that this command has always printed
@@ -143,35 +146,31 @@ def _restriction(key: Mapping[str, Any]) -> str | None:
     return " and ".join(said) or "deleted applications or projects"
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("keyId"),
+    "NAME": itemgetter("name"),
+    "PREFIX": itemgetter("prefix"),
+    "SCOPE": itemgetter("scope"),
+    "FOR": lambda key: _restriction(key) or "unrestricted",
+    "CREATED": time_in("createdAt"),
+    "EXPIRES": time_in("expiresAt"),
+    "LAST USED": time_in("lastUsedAt"),
+    "FROM": itemgetter("lastUsedFrom"),
+    "REVOKED": time_in("revokedAt"),
+}
+
+
 @keys.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_keys(listing: Listing) -> None:
     """List keys, newest first, without their secrets."""
     async with connect() as gateway:
-        found, following = await gateway.page("key.all", page_of(limit, cursor))
-    print_next_cursor(following)
-    if as_json:
+        found, following = await listing.fetch(gateway, "key.all")
+    if listing.as_json:
         print_json([_row(key) for key in found])
-        return
-    rows = [
-        (
-            Id(key["keyId"]),
-            key["name"],
-            key["prefix"],
-            key["scope"],
-            _restriction(key) or "unrestricted",
-            moment(key["createdAt"]),
-            moment(key["expiresAt"]),
-            moment(key["lastUsedAt"]),
-            key["lastUsedFrom"],
-            moment(key["revokedAt"]),
-        )
-        for key in found
-    ]
-    columns = ("ID", "NAME", "PREFIX", "SCOPE", "FOR", "CREATED", "EXPIRES", "LAST USED", "FROM", "REVOKED")
-    print_table(columns, rows)
+    else:
+        print_rows(_COLUMNS, found)
+    print_next_cursor(following)
 
 
 def _row(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,31 +178,43 @@ def _row(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @keys.command()
-@click.argument("key")
+@click.argument("key", shell_complete=names_of("key"))
 @json_option
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
-    """Revoke a key. KEY is its id, prefix or name. A name revokes every key of that name."""
+    """Revoke KEY, by its id, the beginning of its id, its prefix or its name. A name revokes every key of that name."""
     async with connect() as gateway:
-        count = (await gateway.call("key.revoke", {"key": key}))["count"]
-    if as_json:
-        print_json({"revoked": key, "count": count})
-    else:
-        print_text(f"revoked {key}" if count == 1 else f"revoked {count} keys named {key}")
+        try:
+            named = await gateway.find("key", key)
+        except Conflict as several:
+            count = await _revoke_all(gateway, key, several)
+        else:
+            count = (await gateway.call("key.revoke", {"key": named}))["count"]
+    print_result(
+        {"revoked": key, "count": count},
+        f"revoked {key}" if count == 1 else f"revoked {count} keys named {key}",
+        as_json=as_json,
+    )
+
+
+async def _revoke_all(gateway: "Gateway", name: str, several: Conflict) -> int:
+    """Revoke every key of this name; raises `several` if the word is no name, but the beginning of ids."""
+    try:
+        return int((await gateway.call("key.revoke", {"key": name}))["count"])
+    except NotFound as error:
+        raise several from error
 
 
 @keys.command()
-@click.argument("key_id")
+@click.argument("key", shell_complete=names_of("key"))
 @json_option
 @command
-async def restore(key_id: str, *, as_json: bool) -> None:
-    """Restore a revoked key. KEY_ID is its id."""
+async def restore(key: str, *, as_json: bool) -> None:
+    """Restore KEY, which was revoked, by its id, the beginning of its id, its prefix or its name."""
     async with connect() as gateway:
+        key_id = await gateway.find("key", key)
         await gateway.call("key.restore", {"keyId": key_id})
-    if as_json:
-        print_json({"restored": key_id})
-    else:
-        print_text(f"restored {key_id}")
+    print_result({"restored": key_id}, f"restored {key_id}", as_json=as_json)
 
 
 @keys.command("rotate-master")
@@ -239,7 +250,8 @@ async def rotate_master(*, as_json: bool) -> None:
                 await audit.insert_unrecorded(connection, [audit.UnrecordedEvent(actor, Outcome.DONE)])
         finally:
             CURRENT_ACTOR.reset(token)
-    if as_json:
-        print_json(asdict(done))
-    else:
-        print_text(f"re-encrypted {done.resealed} secrets; all {done.secrets} are encrypted with key {done.mark}")
+    print_result(
+        asdict(done),
+        f"re-encrypted {done.resealed} secrets; all {done.secrets} are encrypted with key {done.mark}",
+        as_json=as_json,
+    )

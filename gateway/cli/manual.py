@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN, USAGE
-from gateway.cli._runner import command, plain_json_option, print_json, print_text
+from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput
 from gateway.version import VERSION
 
@@ -178,10 +178,7 @@ async def completion(shell: str, *, install: bool, as_json: bool) -> None:
         raise InvalidInput(f"there is no completion for {shell}")
     script = kind(main, {}, "gateway", "_GATEWAY_COMPLETE").source()
     if not install:
-        if as_json:
-            print_json({"shell": shell, "script": script})
-        else:
-            print_text(script)
+        print_result({"shell": shell, "script": script}, script, as_json=as_json)
         return
     path = _place(shell)
     try:

@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._runner import command, connect, json_option, print_json, print_text
+from gateway.cli._runner import command, connect, json_option, print_result
 
 
 @click.command("open")
@@ -22,7 +22,6 @@ async def open_dashboard(*, scope: str, as_json: bool) -> None:
     """
     async with connect() as gateway:
         made = await gateway.call("key.signIn", {"scope": scope})
-    if as_json:
-        print_json({"link": made["link"], "key_id": made["keyId"], "expires_at": made["expiresAt"]})
-    else:
-        print_text(made["link"])
+    print_result(
+        {"link": made["link"], "key_id": made["keyId"], "expires_at": made["expiresAt"]}, made["link"], as_json=as_json
+    )

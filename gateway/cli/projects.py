@@ -1,22 +1,21 @@
 """`gateway projects`."""
 
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
+    print_result,
     print_table,
-    print_text,
     read_secret,
 )
 from gateway.cli._table import Id
@@ -38,35 +37,24 @@ async def create(name: str, *, description: str, env_file: str | None, as_json: 
     async with connect() as gateway:
         given = {"name": name, "description": description, "env": read_secret(env_file)}
         made = await gateway.call("project.create", {field: one for field, one in given.items() if one is not None})
-    if as_json:
-        print_json(made)
-    else:
-        print_text(made["project"]["projectId"])
+    print_result(made, made["project"]["projectId"], as_json=as_json)
+
+
+_COLUMNS: Columns = {
+    "ID": id_in("projectId"),
+    "NAME": itemgetter("name"),
+    "ENVIRONMENTS": lambda one: ", ".join(it["name"] for it in one["environments"]),
+    "APPLICATIONS": lambda one: sum(len(it["applications"]) for it in one["environments"]),
+    "CREATED": time_in("createdAt"),
+}
 
 
 @projects.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_projects(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_projects(listing: Listing) -> None:
     """List projects, newest first."""
     async with connect() as gateway:
-        found, following = await gateway.page("project.all", page_of(limit, cursor))
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["projectId"]),
-                one["name"],
-                ", ".join(it["name"] for it in one["environments"]),
-                sum(len(it["applications"]) for it in one["environments"]),
-                moment(one["createdAt"]),
-            )
-            for one in found
-        ]
-        print_table(["ID", "NAME", "ENVIRONMENTS", "APPLICATIONS", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "project.all", _COLUMNS)
 
 
 @projects.command()
@@ -108,10 +96,7 @@ async def rename(project: str, name: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         project_id = await gateway.find("project", project)
         await gateway.call("project.update", {"projectId": project_id, "name": name})
-    if as_json:
-        print_json({"projectId": project_id, "name": name})
-    else:
-        print_text(f"renamed {project_id} to {name}")
+    print_result({"projectId": project_id, "name": name}, f"renamed {project_id} to {name}", as_json=as_json)
 
 
 @projects.command()
@@ -123,7 +108,4 @@ async def remove(project: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         project_id = await gateway.find("project", project)
         await gateway.call("project.remove", {"projectId": project_id})
-    if as_json:
-        print_json({"removed": project_id})
-    else:
-        print_text(f"removed {project_id}")
+    print_result({"removed": project_id}, f"removed {project_id}", as_json=as_json)

@@ -1,15 +1,30 @@
 """`gateway promotions`."""
 
+from operator import itemgetter
+
 import click
 
 from gateway.cli._completion import names_of
-from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
+from gateway.cli._lists import Columns, show_rows, time_in
+from gateway.cli._runner import command, connect, json_option, moment, print_result
 from gateway.cli._table import Id
 
 
 @click.group()
 def promotions() -> None:
     """Manage what applications get from those that they follow."""
+
+
+_COLUMNS: Columns = {
+    "DIGEST": itemgetter("digest"),
+    "APPLICATION": itemgetter("applicationId"),
+    "FOLLOWS": itemgetter("follows"),
+    "STATE": itemgetter("state"),
+    "SINCE": lambda one: moment(one["changedAt"] or one["since"]),
+    "DUE": time_in("dueAt"),
+    "DEPLOYMENT": lambda one: one["deploymentId"] and Id(one["deploymentId"]),
+    "REASON": itemgetter("reason"),
+}
 
 
 @promotions.command("list")
@@ -21,27 +36,7 @@ async def list_promotions(app: str | None, *, as_json: bool) -> None:
     async with connect() as gateway:
         given = {} if app is None else {"applicationId": await gateway.find("application", app)}
         rows = await gateway.call("promotion.all", given)
-        ids = [one for row in rows for one in (row["applicationId"], row["follows"])]
-        names = {} if as_json else await gateway.names(ids)
-    if as_json:
-        print_json(rows)
-        return
-    print_table(
-        ["DIGEST", "APPLICATION", "FOLLOWS", "STATE", "SINCE", "DUE", "DEPLOYMENT", "REASON"],
-        [
-            (
-                row["digest"],
-                names.get(row["applicationId"], row["applicationId"]),
-                names.get(row["follows"], row["follows"]),
-                row["state"],
-                moment(row["changedAt"] or row["since"]),
-                moment(row["dueAt"]),
-                row["deploymentId"] and Id(row["deploymentId"]),
-                row["reason"],
-            )
-            for row in rows
-        ],
-    )
+        await show_rows(gateway, rows, _COLUMNS, as_json=as_json, applications=["applicationId", "follows"])
 
 
 @promotions.command()
@@ -54,10 +49,7 @@ async def promote(app: str, *, digest: str | None, as_json: bool) -> None:
     async with connect() as gateway:
         given = {"applicationId": await gateway.find("application", app), "digest": digest}
         made = await gateway.call("promotion.promote", given)
-    if as_json:
-        print_json(made)
-    else:
-        print_text(made["deploymentId"] or "")
+    print_result(made, made["deploymentId"] or "", as_json=as_json)
 
 
 @promotions.command()
@@ -68,7 +60,4 @@ async def withdraw(app: str, *, as_json: bool) -> None:
     """Decline the promotion of APP that waits or is queued. It does not come again by itself."""
     async with connect() as gateway:
         made = await gateway.call("promotion.withdraw", {"applicationId": await gateway.find("application", app)})
-    if as_json:
-        print_json(made)
-    else:
-        print_text(f"withdrew {made['digest']}")
+    print_result(made, f"withdrew {made['digest']}", as_json=as_json)

@@ -1,25 +1,20 @@
 """`gateway registries`."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
-    moment,
-    page_of,
-    paged,
-    print_json,
-    print_next_cursor,
-    print_table,
-    print_text,
+    print_result,
     read_secret,
 )
-from gateway.cli._table import Id
 
 
 @click.group()
@@ -76,36 +71,19 @@ async def create(
     given = {**plain, **secrets, "registry_name": name, "registry_url": url}
     async with connect() as gateway:
         made = await gateway.call("registry.create", {field: one for field, one in given.items() if one is not None})
-    if as_json:
-        print_json({"registryId": made["registryId"], "registryName": name, "registryUrl": url})
-    else:
-        print_text(made["registryId"])
+    print_result(
+        {"registryId": made["registryId"], "registryName": name, "registryUrl": url},
+        made["registryId"],
+        as_json=as_json,
+    )
 
 
 @registries.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_registries(listing: Listing) -> None:
     """List registries, newest first, without their secrets."""
     async with connect() as gateway:
-        found, following = await gateway.page("registry.all", page_of(limit, cursor))
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["registryId"]),
-                one["registryName"],
-                _images(one),
-                one["registryType"],
-                _login_name(one),
-                moment(one["createdAt"]),
-            )
-            for one in found
-        ]
-        print_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "registry.all", _COLUMNS)
 
 
 def _images(registry: Mapping[str, Any]) -> str:
@@ -123,6 +101,16 @@ def _login_name(registry: Mapping[str, Any]) -> str | None:
     return f"{of} as {registry['roleArn']}" if registry["roleArn"] else str(of)
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("registryId"),
+    "NAME": itemgetter("registryName"),
+    "IMAGES": _images,
+    "TYPE": itemgetter("registryType"),
+    "LOGIN": _login_name,
+    "CREATED": time_in("createdAt"),
+}
+
+
 @registries.command()
 @click.argument("registry", shell_complete=names_of("registry"))
 @json_option
@@ -133,10 +121,7 @@ async def test(registry: str, *, as_json: bool) -> None:
         registry_id = await gateway.find("registry", registry)
         await gateway.call("registry.testRegistryById", {"registryId": registry_id})
         found = await gateway.call("registry.one", {"registryId": registry_id})
-    if as_json:
-        print_json({"loggedIn": registry_id})
-    else:
-        print_text(f"{_images(found).partition('/')[0]} accepts the login")
+    print_result({"loggedIn": registry_id}, f"{_images(found).partition('/')[0]} accepts the login", as_json=as_json)
 
 
 @registries.command()
@@ -148,7 +133,4 @@ async def remove(registry: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         registry_id = await gateway.find("registry", registry)
         await gateway.call("registry.remove", {"registryId": registry_id})
-    if as_json:
-        print_json({"removed": registry_id})
-    else:
-        print_text(f"removed {registry_id}")
+    print_result({"removed": registry_id}, f"removed {registry_id}", as_json=as_json)

@@ -3,23 +3,23 @@
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._completion import names_of
 from gateway.cli._errors import FAILED, UNKNOWN
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._progress import Progress
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
+    print_result,
     print_table,
     print_text,
 )
@@ -71,10 +71,7 @@ async def release(
         for one in begun["leftOut"]:
             print_text(f"left out: {one['applicationId']}: {one['reason']}", err=True)
         if not follow:
-            if as_json:
-                print_json({"releaseId": begun["releaseId"]})
-            else:
-                print_text(begun["releaseId"])
+            print_result({"releaseId": begun["releaseId"]}, begun["releaseId"], as_json=as_json)
             return
         found = await _follow(gateway, begun["releaseId"], quiet=as_json)
     _print_release(found, as_json=as_json)
@@ -87,33 +84,23 @@ def releases() -> None:
     """Show and cancel releases."""
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("releaseId"),
+    "NAME": itemgetter("name"),
+    "STATE": itemgetter("state"),
+    "CREATED": time_in("createdAt"),
+    "REASON": lambda one: one["reason"] and one["reason"]["message"],
+}
+
+
 @releases.command("list")
 @click.argument("group", required=False, shell_complete=names_of("group"))
-@paged(100)
-@json_option
-@command
-async def list_releases(group: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(100)
+async def list_releases(group: str | None, listing: Listing) -> None:
     """List releases of one group or all, newest first."""
     async with connect() as gateway:
-        given = page_of(limit, cursor)
-        if group is not None:
-            given["groupId"] = await gateway.find("group", group)
-        found, following = await gateway.page("release.all", given)
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["releaseId"]),
-                one["name"],
-                one["state"],
-                moment(one["createdAt"]),
-                one["reason"] and one["reason"]["message"],
-            )
-            for one in found
-        ]
-        print_table(["ID", "NAME", "STATE", "CREATED", "REASON"], rows)
-    print_next_cursor(following)
+        given = {} if group is None else {"groupId": await gateway.find("group", group)}
+        await listing.show(gateway, "release.all", _COLUMNS, given)
 
 
 @releases.command()
@@ -137,10 +124,11 @@ async def cancel(release_id: str, *, abandon: bool, as_json: bool) -> None:
     async with connect() as gateway:
         found = await gateway.find("release", release_id)
         state = (await gateway.call("release.cancel", {"releaseId": found, "abandon": abandon}))["state"]
-    if as_json:
-        print_json({"releaseId": found, "state": state})
-    else:
-        print_text("the release ends as it is" if abandon else "cancelling: what has moved is put back")
+    print_result(
+        {"releaseId": found, "state": state},
+        "the release ends as it is" if abandon else "cancelling: what has moved is put back",
+        as_json=as_json,
+    )
 
 
 async def _follow(gateway: "Gateway", release_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from gateway.cli._runner import command, plain_json_option, print_json, print_text
+from gateway.cli._runner import command, plain_json_option, print_result
 
 # Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -64,7 +64,6 @@ async def migrate(*, as_json: bool) -> None:
 
     async with open_pool(config.load()) as pool:
         applied = [migration.name for migration in await migrations.migrate(pool)]
-    if as_json:
-        print_json({"applied": applied})
-    else:
-        print_text("\n".join(f"applied {name}" for name in applied) or "up to date")
+    print_result(
+        {"applied": applied}, "\n".join(f"applied {name}" for name in applied) or "up to date", as_json=as_json
+    )

@@ -1,26 +1,23 @@
 """`gateway servers`."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
-    print_table,
-    print_text,
+    print_result,
     read_secret,
 )
-from gateway.cli._table import Id
 
 
 @click.group()
@@ -60,10 +57,7 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
     given = {"name": name, "host": host, "description": description, **_read_files(files)}
     async with connect() as gateway:
         made = await gateway.call("server.create", given)
-    if as_json:
-        print_json({"serverId": made["serverId"], "name": name, "host": host})
-    else:
-        print_text(made["serverId"])
+    print_result({"serverId": made["serverId"], "name": name, "host": host}, made["serverId"], as_json=as_json)
 
 
 @servers.command()
@@ -80,29 +74,25 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
     async with connect() as gateway:
         server_id = await gateway.find("server", server)
         await gateway.call("server.update", {"serverId": server_id, **given})
-    if as_json:
-        print_json({"updated": server_id})
-    else:
-        print_text(f"updated {server_id}")
+    print_result({"updated": server_id}, f"updated {server_id}", as_json=as_json)
+
+
+_COLUMNS: Columns = {
+    "ID": id_in("serverId"),
+    "NAME": itemgetter("name"),
+    "HOST": itemgetter("host"),
+    "STATE": itemgetter("status"),
+    "ENGINE": itemgetter("engineId"),
+    "CREATED": time_in("createdAt"),
+}
 
 
 @servers.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_servers(listing: Listing) -> None:
     """List servers, newest first. STATE is from the last contact."""
     async with connect() as gateway:
-        shown, following = await gateway.page("server.all", page_of(limit, cursor))
-    if as_json:
-        print_json(shown)
-    else:
-        rows = [
-            [Id(one["serverId"]), one["name"], one["host"], one["status"], one["engineId"], moment(one["createdAt"])]
-            for one in shown
-        ]
-        print_table(["ID", "NAME", "HOST", "STATE", "ENGINE", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "server.all", _COLUMNS)
 
 
 @servers.command("show")
@@ -143,7 +133,4 @@ async def remove(server: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         server_id = await gateway.find("server", server)
         await gateway.call("server.remove", {"serverId": server_id})
-    if as_json:
-        print_json({"removed": server_id})
-    else:
-        print_text(f"removed {server_id}")
+    print_result({"removed": server_id}, f"removed {server_id}", as_json=as_json)

@@ -1,24 +1,19 @@
 """`gateway subscriptions`."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
-    moment,
-    page_of,
-    paged,
-    print_json,
-    print_next_cursor,
-    print_table,
-    print_text,
+    print_result,
 )
-from gateway.cli._table import Id
 
 
 @click.group()
@@ -64,45 +59,31 @@ async def create(
             "allowDowngrade": allow_downgrade,
         }
         made = await gateway.call("subscription.create", given)
-    if as_json:
-        print_json(made)
-    else:
-        print_text(made["subscriptionId"])
+    print_result(made, made["subscriptionId"], as_json=as_json)
 
 
 @subscriptions.command("list")
 @click.argument("app", required=False, shell_complete=names_of("application"))
-@paged(1000)
-@json_option
-@command
-async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_subscriptions(app: str | None, listing: Listing) -> None:
     """List subscriptions of one application or all, newest first."""
     async with connect() as gateway:
-        given = page_of(limit, cursor)
-        if app is not None:
-            given["applicationId"] = await gateway.find("application", app)
-        found, following = await gateway.page("subscription.all", given)
-        names = {} if as_json else await gateway.names([one["applicationId"] for one in found])
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["subscriptionId"]),
-                names.get(one["applicationId"], one["applicationId"]),
-                one["repository"],
-                _policy(one),
-                "image" if one["fromImage"] else None,
-                moment(one["createdAt"]),
-            )
-            for one in found
-        ]
-        print_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM", "CREATED"], rows)
-    print_next_cursor(following)
+        given = {} if app is None else {"applicationId": await gateway.find("application", app)}
+        await listing.show(gateway, "subscription.all", _COLUMNS, given, applications=["applicationId"])
 
 
 def _policy(row: dict[str, Any]) -> str:
     return f"{row['policy']} {row['pattern']}".rstrip()
+
+
+_COLUMNS: Columns = {
+    "ID": id_in("subscriptionId"),
+    "APPLICATION": itemgetter("applicationId"),
+    "REPOSITORY": itemgetter("repository"),
+    "POLICY": _policy,
+    "FROM": lambda one: "image" if one["fromImage"] else None,
+    "CREATED": time_in("createdAt"),
+}
 
 
 @subscriptions.command()
@@ -118,10 +99,11 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
     async with connect() as gateway:
         application_id = await gateway.find("application", app)
         await gateway.call("subscription.reconcile", {"applicationId": application_id, "seconds": seconds})
-    if as_json:
-        print_json({"applicationId": application_id, "reconcileSeconds": seconds})
-    else:
-        print_text("as set for its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
+    print_result(
+        {"applicationId": application_id, "reconcileSeconds": seconds},
+        "as set for its registry" if seconds is None else f"every {seconds} s" if seconds else "never",
+        as_json=as_json,
+    )
 
 
 @subscriptions.command()
@@ -133,7 +115,4 @@ async def remove(subscription: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         subscription_id = await gateway.find("subscription", subscription)
         await gateway.call("subscription.remove", {"subscriptionId": subscription_id})
-    if as_json:
-        print_json({"removed": subscription_id})
-    else:
-        print_text(f"removed {subscription_id}")
+    print_result({"removed": subscription_id}, f"removed {subscription_id}", as_json=as_json)

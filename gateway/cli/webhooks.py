@@ -2,25 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import click
 
 from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
     connect,
     json_option,
     moment,
-    page_of,
-    paged,
     print_fields,
     print_json,
-    print_next_cursor,
-    print_table,
+    print_result,
     print_text,
     read_secret,
 )
-from gateway.cli._table import Id
 from gateway.model.errors import InvalidInput
 
 
@@ -120,30 +118,22 @@ def _takes_secret(source: str, settings: Mapping[str, str]) -> bool:
     return source not in SOURCES or SOURCES[source].header_with(settings) is not None
 
 
+_COLUMNS: Columns = {
+    "ID": id_in("endpointId"),
+    "SOURCE": itemgetter("source"),
+    "NAME": itemgetter("name"),
+    "HOST": itemgetter("host"),
+    "ENABLED": lambda one: "yes" if one["enabled"] else "no",
+    "CREATED": time_in("createdAt"),
+}
+
+
 @webhooks.command("list")
-@paged(1000)
-@json_option
-@command
-async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
+@list_command(1000)
+async def list_webhooks(listing: Listing) -> None:
     """List webhooks, newest first. Their paths and secrets are not shown."""
     async with connect() as gateway:
-        found, following = await gateway.page("webhook.all", page_of(limit, cursor))
-    if as_json:
-        print_json(found)
-    else:
-        rows = [
-            (
-                Id(one["endpointId"]),
-                one["source"],
-                one["name"],
-                one["host"],
-                "yes" if one["enabled"] else "no",
-                moment(one["createdAt"]),
-            )
-            for one in found
-        ]
-        print_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
-    print_next_cursor(following)
+        await listing.show(gateway, "webhook.all", _COLUMNS)
 
 
 @webhooks.command()
@@ -231,10 +221,11 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
     async with connect() as gateway:
         endpoint_id = await gateway.find("webhook", endpoint)
         await gateway.call("webhook.enable" if enabled else "webhook.disable", {"endpointId": endpoint_id})
-    if as_json:
-        print_json({"endpointId": endpoint_id, "enabled": enabled})
-    else:
-        print_text(f"{'enabled' if enabled else 'disabled'} {endpoint_id}")
+    print_result(
+        {"endpointId": endpoint_id, "enabled": enabled},
+        f"{'enabled' if enabled else 'disabled'} {endpoint_id}",
+        as_json=as_json,
+    )
 
 
 @webhooks.command()
@@ -246,7 +237,4 @@ async def remove(endpoint: str, *, as_json: bool) -> None:
     async with connect() as gateway:
         endpoint_id = await gateway.find("webhook", endpoint)
         await gateway.call("webhook.remove", {"endpointId": endpoint_id})
-    if as_json:
-        print_json({"removed": endpoint_id})
-    else:
-        print_text(f"removed {endpoint_id}")
+    print_result({"removed": endpoint_id}, f"removed {endpoint_id}", as_json=as_json)

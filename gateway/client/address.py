@@ -1,11 +1,13 @@
 """The address of a gateway: a URL with http or https, perhaps with a path where a proxy serves it."""
 
 import http.client
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from gateway.model.errors import InvalidInput
+
+_PAGES = "dashboard"  # the part of a path below which the pages of a gateway are
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,25 @@ class Address:
         if parts.username is not None or parts.query or parts.fragment:
             raise InvalidInput("the URL of a gateway has no user, query or fragment; the key is given apart")
         return cls(scheme, parts.hostname, port or (443 if scheme == "https" else 80), parts.path.rstrip("/"))
+
+    @classmethod
+    def candidates(cls, text: str) -> "list[Self]":
+        """Return the addresses that a URL may mean: the URL itself, then those whose dashboard has a page of this URL.
+
+        Raises InvalidInput.
+        """
+        parts = urlsplit(text.strip())
+        words = parts.path.split("/")
+        of_pages = [number for number, word in enumerate(words) if word == _PAGES]
+        if not of_pages:
+            return [cls.parse(text)]
+        paths = [parts.path, *("/".join(words[:number]) for number in reversed(of_pages))]
+        return [cls.parse(urlunsplit(parts._replace(path=path, query="", fragment=""))) for path in paths]
+
+    @property
+    def root(self) -> "Address":
+        """The address without its path."""
+        return replace(self, path="")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -212,18 +212,30 @@ async def is_app_name_taken(connection: Connection, app_name: str) -> bool:
 async def select_names(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
     """Return a name of each of these applications by id, without those that do not exist.
 
-    It is its id where its name leads to another application too.
+    Where its name leads to another application too, the project and the environment stand before it, as
+    PROJECT/ENVIRONMENT/NAME; if even that is shared, the container name stands behind it, as NAME (CONTAINER).
     """
     rows = await connection.fetch(
         """
-        SELECT application_id, CASE WHEN EXISTS (
-                   SELECT FROM applications o
-                    WHERE (o.application_id = a.name OR o.app_name = a.name
-                           OR (lower(o.name) = lower(a.name) AND o.name = a.name))
-                      AND o.application_id <> a.application_id
-               ) THEN application_id ELSE name END AS name
+        SELECT a.application_id,
+               CASE WHEN NOT EXISTS (
+                         SELECT FROM applications o
+                          WHERE (o.application_id = a.name OR o.app_name = a.name
+                                 OR (lower(o.name) = lower(a.name) AND o.name = a.name))
+                            AND o.application_id <> a.application_id
+                    ) THEN a.name
+                    WHEN e.name IS NULL OR EXISTS (
+                         SELECT FROM applications o
+                           JOIN environments oe USING (environment_id)
+                           JOIN projects op USING (project_id)
+                          WHERE lower(o.name) = lower(a.name) AND o.name = a.name
+                            AND o.application_id <> a.application_id AND oe.name = e.name AND op.name = p.name
+                    ) THEN a.name || ' (' || a.app_name || ')'
+                    ELSE concat_ws('/', p.name, e.name, a.name) END AS name
           FROM applications a
-         WHERE application_id = ANY($1)
+          LEFT JOIN environments e USING (environment_id)
+          LEFT JOIN projects p USING (project_id)
+         WHERE a.application_id = ANY($1)
         """,
         list(application_ids),
     )

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from gateway.model.declared.objects import Kind
+from gateway.model.declared.objects import DEFAULT_PROJECT, Kind
 from gateway.model.errors import NotFound
+from gateway.model.projects import DEFAULT
 from gateway.store.database import Connection
 
 #: the column with the id of each kind
@@ -75,27 +76,33 @@ async def lock_name(connection: Connection, kind: Kind, name: str, inside: str |
 
 # -- names of applications, as others refer to them
 
-_NAMED = """
-    SELECT a.application_id, p.name AS project, e.name AS environment, a.name
+_NAMED = f"""
+    SELECT a.application_id, p.name AS project, e.name AS environment, a.name,
+           CASE WHEN p.project_id = '{DEFAULT}' THEN '{DEFAULT_PROJECT}' ELSE p.name END AS first_name
       FROM applications a
       JOIN environments e USING (environment_id)
       JOIN projects p USING (project_id)
      WHERE a.desired <> 'deleted'
-"""
+"""  # noqa: S608 - constants
 
 
 async def select_referred(connection: Connection, reference: str) -> list[str]:
-    """Return the applications with this name, PROJECT/ENVIRONMENT/NAME or id; where one has more of it, only that."""
+    """Return the applications with this name, PROJECT/ENVIRONMENT/NAME or id; where one has more of it, only that.
+
+    The default project has its first name as well, in case that somebody renamed it.
+    """
     rows = await connection.fetch(
         f"""
         SELECT application_id,
                CASE WHEN application_id = $1 THEN 0
                     WHEN concat_ws('/', project, environment, name) = $1 THEN 1
-                    ELSE 2 END AS rank
+                    WHEN concat_ws('/', first_name, environment, name) = $1 THEN 2
+                    ELSE 3 END AS rank
           FROM ({_NAMED}) AS named
-         WHERE $1 IN (application_id, name, concat_ws('/', project, environment, name))
+         WHERE $1 IN (application_id, name, concat_ws('/', project, environment, name),
+                      concat_ws('/', first_name, environment, name))
          ORDER BY rank, application_id
-        """,  # noqa: S608 - a constant
+        """,  # noqa: S608 - constants
         reference,
     )
     return [row["application_id"] for row in rows if row["rank"] == rows[0]["rank"]]

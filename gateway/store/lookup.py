@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model.api_keys import Grants
+from gateway.model.ids import LEAST_PREFIX
 from gateway.store.database import Connection
-
-LEAST_PREFIX = 4  # characters: fewer are taken for a mistyped name
 
 
 class Noun(StrEnum):
@@ -40,22 +39,36 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Where a noun is stored. Of `names`, an earlier column decides before a later one; `shown` is the name to show."""
+    """Where a noun is stored. Of `names`, an earlier column decides before a later one; `shown` is the name to show.
+
+    `full` is an expression for a name with slashes in it, which is that of one object among all.
+    """
 
     table: str
     id: str
     names: tuple[str, ...] = ()
     only: str = "true"
     time: str = "created_at"
+    full: str | None = None
 
     @property
     def shown(self) -> str:
         return "name" if "name" in self.names else self.names[0] if self.names else "NULL"
 
 
+#: of an application: PROJECT/ENVIRONMENT/NAME
+_FULL_NAME = """(
+    SELECT concat_ws('/', p.name, e.name, applications.name)
+      FROM environments e
+      JOIN projects p USING (project_id)
+     WHERE e.environment_id = applications.environment_id
+)"""
+
 _TABLES: Mapping[Noun, _Table] = {
     Noun.ALERT: _Table("alerts", "alert_id", ("name",)),
-    Noun.APPLICATION: _Table("applications", "application_id", ("app_name", "name"), "desired <> 'deleted'"),
+    Noun.APPLICATION: _Table(
+        "applications", "application_id", ("app_name", "name"), "desired <> 'deleted'", full=_FULL_NAME
+    ),
     Noun.APPROVAL: _Table("approvals", "approval_id"),
     Noun.DELIVERY: _Table("deliveries", "delivery_id", time="received_at"),
     Noun.DEPLOYMENT: _Table("deployments", "deployment_id"),
@@ -113,12 +126,14 @@ def _limited(noun: Noun, grants: Grants | None) -> tuple[str, list[list[str]]]:
 async def select_meant(
     connection: Connection, noun: Noun, word: str, most: int, grants: Grants | None = None
 ) -> list[Found]:
-    """Return what the word means: what has this id, else this name, else the ids that begin with it.
+    """Return what the word means: what has this id, else this name, else this full name, else an id that begins so.
 
     With grants, what they do not cover is as if it were not there.
     """
     of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     matches = [f"{column} = $1" for column in (of.id, *of.names)]
+    if of.full is not None and "/" in word:
+        matches.append(f"{of.full} = $1")
     if len(word) >= LEAST_PREFIX:
         matches.append(f"{of.id} ^@ $1")
     ranks = " ".join(f"WHEN {match} THEN {number}" for number, match in enumerate(matches))

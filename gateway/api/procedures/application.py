@@ -71,7 +71,20 @@ class Named(Input):
 
 
 class Update(Changes, Named):
-    pass
+    expected_env: Annotated[
+        str | None,
+        Field(
+            max_length=1_000_000,
+            description="The variables as you read them, empty if there were none. The call fails with CONFLICT if "
+            "they are others now. Absent: they are not compared.",
+        ),
+    ] = None
+
+    def on(self, current: Application) -> Changes:
+        """Return the changes, for an application as it is now. Raises Conflict where it is not as expected."""
+        if self.expected_env is not None and (current.environment or "") != self.expected_env:
+            raise Conflict(f"Somebody else has changed the variables of {current.name}. Read them again")
+        return self
 
 
 class EnvironmentOfProject(EnvironmentRow):
@@ -194,7 +207,7 @@ async def update(context: Context, given: Update) -> Answer:
     if given.environment_id is not None:
         async with statement(context.pool) as connection:
             await require_movable(connection, context.vault, context.caller, given.application_id)
-    changed = await update_application(context, given.application_id, lambda _: given, must_change=True)
+    changed = await update_application(context, given.application_id, given.on, must_change=True)
     return Answer(value=True, headers=changed.headers)
 
 

@@ -32,7 +32,13 @@ _LISTINGS: Mapping[Noun, str] = {
 
 class Wanted(Input):
     kind: Noun
-    word: Annotated[_Word, Field(description="An id, a name, or the first four or more characters of an id.")]
+    word: Annotated[
+        _Word,
+        Field(
+            description="An id, a name, or the first four or more characters of an id. Of an application, also "
+            "PROJECT/ENVIRONMENT/NAME."
+        ),
+    ]
 
 
 class Beginning(Input):
@@ -89,7 +95,8 @@ async def select_all(context: Context, given: Beginning) -> Answer:
 async def select_names(context: Context, given: OfApplications) -> Answer:
     """Return the names of applications, by id.
 
-    Where several have one name, it is the id. A restricted key gets only those of its own applications.
+    Where several have one name, it is PROJECT/ENVIRONMENT/NAME; where they share even that, NAME (CONTAINER). A
+    restricted key gets only those of its own applications.
     """
     ids = set(given.applications.split(","))
     async with statement(context.pool) as connection:

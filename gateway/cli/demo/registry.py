@@ -24,6 +24,36 @@ class NotificationEndpoint:
     headers: dict[str, list[str]] = field(default_factory=dict)
 
 
+def write_config(directory: Path, settings: Mapping[str, Any], endpoints: Sequence[NotificationEndpoint]) -> Path:
+    """Write the file that a registry in this directory is started with, and return it."""
+    notified = [
+        {"name": f"gateway{number}", "url": endpoint.url, "headers": endpoint.headers,
+         "timeout": "1s", "threshold": 3, "backoff": "500ms"}
+        for number, endpoint in enumerate(endpoints)
+    ]  # fmt: skip
+    config = directory / "config.yml"
+    # JSON is YAML.
+    config.write_text(json.dumps({**settings, "notifications": {"endpoints": notified}}))
+    return config
+
+
+def settings_of(images: Path, address: str) -> dict[str, Any]:
+    """Return the settings of a registry that keeps its images in a directory, listens there and lets everybody in."""
+    return {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(images)}, "delete": {"enabled": True}},
+        "http": {"addr": address},
+    }
+
+
+def require_program() -> str:
+    """Return where the program is. Raises Unavailable where it is not installed."""
+    if (found := shutil.which("docker-registry")) is None:
+        raise Unavailable("no registry: apt-get install docker-registry")
+    return found
+
+
 class PrivateRegistry:
     """A docker-registry of our own. `address` is what images on it are named by, as `127.0.0.1:5000`."""
 
@@ -37,14 +67,7 @@ class PrivateRegistry:
 
     async def start(self) -> None:
         """Start it; it sends its notifications to `endpoints`."""
-        endpoints = [
-            {"name": f"gateway{number}", "url": endpoint.url, "headers": endpoint.headers,
-             "timeout": "1s", "threshold": 3, "backoff": "500ms"}
-            for number, endpoint in enumerate(self.endpoints)
-        ]  # fmt: skip
-        config = self._directory / "config.yml"
-        # JSON is YAML.
-        config.write_text(json.dumps({**self._settings, "notifications": {"endpoints": endpoints}}))
+        config = write_config(self._directory, self._settings, self.endpoints)
         with (self._directory / "registry.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *WITH_US,
@@ -96,22 +119,12 @@ async def private_registry(
     `htpasswd` is a file of logins, `auth` another proof of them, in the registry's own words; `tls` a certificate and
     its key; `images` where they are kept, if not in the directory; `prefix` words to start it under.
     """
-    if shutil.which("docker-registry") is None:
-        raise Unavailable("no registry: apt-get install docker-registry")
+    require_program()
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     address = f"{host}:{port}"
-    http: dict[str, Any] = {"addr": address}
+    settings = settings_of((images or directory) / "images", address)
     if tls is not None:
-        http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
-    settings: dict[str, Any] = {
-        "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {
-            "filesystem": {"rootdirectory": str((images or directory) / "images")},
-            "delete": {"enabled": True},
-        },
-        "http": http,
-    }
+        settings["http"]["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
     if auth is not None:
         settings["auth"] = auth
     if htpasswd is not None:

@@ -4,6 +4,7 @@ Each key is carried into the declaration, or named as not carried, with the reas
 is refused: a service that is only built, `extends`, `include`.
 """
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,16 @@ from typing import Any
 from gateway.model.declared import compose_service
 from gateway.model.declared.compose_service import Service, texts
 from gateway.model.declared.compose_text import Interpolation
+from gateway.model.declared.objects import DEFAULT_PROJECT
 from gateway.model.errors import InvalidInput
+from gateway.model.projects import PRODUCTION
 
 _NAME = re.compile(r"[^a-z0-9_-]+")
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_DECLARATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_LONGEST_STEM = 50  # characters of such a name, before the mark
+#: what compose finds by itself: the project alone says which file is meant
+_USUAL_FILES = frozenset({"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "-"})
 _TOP = frozenset({"name", "version", "services", "networks", "volumes", "secrets", "configs"})
 _MOST_SERVICES = 500
 
@@ -32,6 +40,8 @@ class Source:
     read_variables: Callable[[str], Mapping[str, str]] = field(default=lambda _: {}, repr=False)
     #: the project of the gateway for the applications; None: the default one
     project: str | None = None
+    #: the file's own name
+    file: str = "compose.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,9 @@ def convert(given: Any, source: Source) -> Converted:
         made[name] = compose_service.application_of(found, notes)
     notes += _networks(whole, made, project)
     notes += [f"${name}: it is not set, so it is empty" for name in sorted(interpolation.unset)]
-    groups = _group(whole["services"], made, project, source, notes)
-    return Converted(_placed(source.project or project, made, groups, source), notes)
+    name = _declaration(project, source)
+    groups = _group(whole["services"], made, name, source, notes)
+    return Converted(_placed(name, made, groups, source), notes)
 
 
 def _top_note(name: str) -> str:
@@ -85,10 +96,19 @@ def _project_name(given: Any, directory: str) -> str:
     return _NAME.sub("", text.lower()).lstrip("_-") or "default"
 
 
+def _declaration(project: str, source: Source) -> str:
+    """Return a name that other files do not get: what one of them no longer has must not prune what another made."""
+    words = [source.project, project, None if source.file in _USUAL_FILES else source.file.rpartition(".")[0]]
+    name = ".".join(filter(None, words))
+    if _DECLARATION.fullmatch(name):
+        return name
+    # Two that differ only in what is replaced or cut differ in the end of the name.
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{_NOT_IN_NAME.sub('-', name).lstrip('-._')[:_LONGEST_STEM]}.{mark}".lstrip(".")
+
+
 def _placed(name: str, made: Mapping[str, Any], groups: Mapping[str, Any], source: Source) -> dict[str, Any]:
     document: dict[str, Any] = {"declaration": name}
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", document["declaration"]) is None:
-        del document["declaration"]
     if source.project is None:
         document["applications"] = dict(made)
     else:
@@ -101,7 +121,7 @@ def _placed(name: str, made: Mapping[str, Any], groups: Mapping[str, Any], sourc
 
 
 def _group(
-    services: Mapping[str, Any], made: Mapping[str, Any], project: str, source: Source, notes: list[str]
+    services: Mapping[str, Any], made: Mapping[str, Any], group: str, source: Source, notes: list[str]
 ) -> dict[str, Any]:
     """Return a group whose waves are the order of depends_on, if anything depends on something."""
     needs = {name: _needs(name, services.get(name) or {}, made) for name in made}
@@ -119,11 +139,11 @@ def _group(
     for name in made:
         wave(name, ())
     notes.append(
-        f"depends_on: carried as the waves of the group {project}, for gateway release {project}; an application alone "
+        f"depends_on: carried as the waves of the group {group}, for gateway release {group}; an application alone "
         "starts without waiting for others"
     )
-    prefix = "" if source.project is None else f"{source.project}/production/"
-    return {project: {"members": {f"{prefix}{name}": waves[name] for name in made}}}
+    place = f"{source.project or DEFAULT_PROJECT}/{PRODUCTION}"
+    return {group: {"members": {f"{place}/{name}": waves[name] for name in made}}}
 
 
 def _needs(name: str, service: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def application_of(service: Service, notes: list[str]) -> dict[str, Any]:
             made |= carry(service, value, notes)
         elif key.startswith("x-"):
             notes.append(f"{service.name}.{key}: an extension, which compose ignores too")
-        elif key == "container_name" and value == service.name:
+        elif _is_default(key, value) or (key == "container_name" and value == service.name):
             continue
         else:
             notes.append(
@@ -105,6 +105,12 @@ def application_of(service: Service, notes: list[str]) -> dict[str, Any]:
     if networks := _networks(service, notes):
         made["networks"] = networks
     return {name: value for name, value in made.items() if value not in (None, [], {})}
+
+
+def _is_default(key: str, value: Any) -> bool:
+    """Tell whether the key says what holds without it as well, for example `privileged: false`."""
+    # An empty entrypoint takes the image's own away.
+    return key != "entrypoint" and (value is False or value in ("", "false", [], {}))
 
 
 # -- variables

@@ -23,6 +23,16 @@ async def test_its_environment_is_saved_and_what_is_absent_kept(web: Web) -> Non
     assert (status, answer["issues"][0]["path"]) == (400, ["env"])
 
 
+async def test_variables_that_somebody_else_has_changed_are_not_replaced(web: Web) -> None:
+    app = await _created(web)
+    first = {"applicationId": app, "env": "A=1", "expectedEnv": ""}
+    assert await web.mutate("application.update", **first) is True
+    status, answer = await web.post("/api/application.update", first | {"env": "A=2"})
+    assert (status, "Somebody else has changed the variables of Web" in answer["message"]) == (409, True)
+    assert await web.mutate("application.update", **first | {"env": "A=2", "expectedEnv": "A=1"}) is True
+    assert (await web.query("application.one", applicationId=app))["env"] == "A=2"
+
+
 async def test_what_belongs_to_a_build_is_kept_and_returned(web: Web) -> None:
     app = await _created(web)
     build = {"buildType": "dockerfile", "dockerfile": "Dockerfile.web", "dockerContextPath": "src"}

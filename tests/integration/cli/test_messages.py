@@ -121,6 +121,21 @@ async def test_a_webhook_whose_source_cannot_send_a_secret_is_printed_without_on
     assert "The previous path stays valid for 24 hours. Set the new path at the registry." in rotated[2]
 
 
+async def test_a_key_is_revoked_and_restored_by_the_beginning_of_its_id(web: Web, web_postgres: str) -> None:
+    _, out, _ = await run(web_postgres, "keys", "create", "ci", "--scope", "read", "--json")
+    start = orjson.loads(out)["key_id"][:10]
+    assert await run(web_postgres, "keys", "revoke", start) == (0, f"revoked {start}\n", "")
+    assert (await run(web_postgres, "keys", "restore", start))[0] == 0
+    assert "There is no key 'nope'" in (await run(web_postgres, "keys", "revoke", "nope"))[2]
+
+
+async def test_the_log_of_what_never_ran_says_so(web: Web, web_postgres: str) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    code, out, err = await run(web_postgres, "apps", "logs", "web")
+    assert (code, out) == (1, "")
+    assert "web was never deployed, so it has no log. Deploy it: gateway deploy web" in err
+
+
 async def test_revoking_by_name_says_how_many_keys_it_revoked(web: Web, web_postgres: str) -> None:
     for _ in range(2):
         await run(web_postgres, "keys", "create", "laptop", "--scope", "read")
@@ -136,10 +151,14 @@ async def test_tables_name_applications_and_have_no_spaces_at_the_ends_of_lines(
         _, out, _ = await run(web_postgres, *words)
         assert "web" in out
         assert "6fa" not in out
-    await web.mutate("application.create", name="web", applicationId="7ab", dockerImage="acme/other")
+    shop = (await web.mutate("project.create", name="Shop"))["environment"]["environmentId"]
+    await web.mutate("application.create", name="web", dockerImage="acme/other", environmentId=shop)
     for words in (("deliveries", "list"), ("deployments", "list"), ("subscriptions", "list")):
-        _, out, _ = await run(web_postgres, *words)
-        assert "6fa" in out, "the name is shared"
+        assert "Default/production/web" in (await run(web_postgres, *words))[1]
+    shown = await run(web_postgres, "apps", "show", "Shop/production/web", "--json")
+    assert orjson.loads(shown[1])["dockerImage"] == "acme/other"
+    await web.mutate("application.create", name="web", appName="second", dockerImage="acme/other")
+    assert "web (second-" in (await run(web_postgres, "subscriptions", "list"))[1]
     _, out, _ = await run(web_postgres, "audit")
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
 

@@ -63,6 +63,13 @@ async def test_a_login_is_used_until_logout_and_makes_nothing_else(laptop: Lapto
     assert sorted(path.name for path in laptop.home.rglob("*")) == [".config", "contexts.json", "pushdeploy"]
 
 
+async def test_the_address_of_a_page_logs_in_to_its_gateway(laptop: Laptop) -> None:
+    done = await laptop.run("login", f"{laptop.url}/dashboard/apps?state=running", given=laptop.key)
+    assert (done.exit_code, f"logged in to {laptop.url} as context" in done.stdout) == (0, True), done.stderr
+    done = await laptop.run("login", f"{laptop.url}/elsewhere", given=laptop.key)
+    assert f"There is no gateway at {laptop.url}/elsewhere. Give the address without a path" in done.stderr
+
+
 async def test_a_key_of_another_address_is_not_sent(laptop: Laptop) -> None:
     await laptop.run("login", laptop.url, given=laptop.key)
     other = laptop.url.replace("127.0.0.1", "localhost")

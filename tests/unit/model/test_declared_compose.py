@@ -190,11 +190,12 @@ def test_services_keep_the_names_of_compose_and_the_order_becomes_waves() -> Non
     inside = converted.document["projects"]["store"]["environments"]["production"]["applications"]
     assert [one["networks"] for one in inside.values()] == [["shop_default"]] * 3
     assert inside["db"]["mounts"] == [{"source": "old", "target": "/d"}]
-    members = converted.document["groups"]["shop"]["members"]
+    members = converted.document["groups"]["store.shop"]["members"]
     assert members == {"store/production/web": 3, "store/production/api": 2, "store/production/db": 1}
     assert any(one.startswith("job: left out") for one in converted.notes)
     with_job = convert(yaml_text.parse(text).value, Source("/x", profiles=frozenset({"jobs"})))
     assert with_job.document["applications"].keys() == {"web", "api", "db", "job"}
+    assert "Default/production/web" in with_job.document["groups"]["shop"]["members"]
 
 
 @pytest.mark.parametrize(
@@ -202,9 +203,25 @@ def test_services_keep_the_names_of_compose_and_the_order_becomes_waves() -> Non
     [
         ("name: blog\n", _SOURCE, "blog"),
         ("", _SOURCE, "shop"),
-        ("name: blog\n", Source("/srv/shop", project="Live"), "Live"),
+        ("name: blog\n", Source("/srv/shop", project="Live"), "Live.blog"),
+        ("", Source("/srv/shop", project="Live", file="jobs.yaml"), "Live.shop.jobs"),
+        ("", Source("/srv/shop", file="docker-compose.yml"), "shop"),
+        ("", Source("/srv/shop", project="My Shop"), "My-Shop.shop.ef4acee4"),
+        ("", Source("/srv/shop", project="Лавка"), "shop.0b7c90ac"),
     ],
 )
-def test_a_declaration_is_named_as_compose_names_the_project(top: str, source: Source, expected: str) -> None:
+def test_each_compose_file_is_a_declaration_of_its_own(top: str, source: Source, expected: str) -> None:
+    """Named as compose names the project: else the second one would prune what the first one made."""
     converted = convert(yaml_text.parse(f"{top}services: {{web: {{image: x}}}}").value, source)
     assert converted.document["declaration"] == expected
+    parse_form(DeclarationForm, converted.document)
+
+
+@pytest.mark.parametrize("text", ["privileged: false", "tty: 'false'", "devices: []", "logging: {}", "links: []"])
+def test_a_key_that_changes_nothing_is_not_named(text: str) -> None:
+    assert service(f"    {text}\n") == ({}, [])
+
+
+@pytest.mark.parametrize("text", ["privileged: true", "mem_swappiness: 0", "entrypoint: []"])
+def test_a_key_that_changes_something_is_named(text: str) -> None:
+    assert len(service(f"    {text}\n")[1]) == 1
