@@ -77,11 +77,11 @@ API = commits.HostApi(api_of, _own_headers, lambda address: "app" if address.get
 async def _tell(sender: Sender, delivery: Delivery, commit: Commit, address: Mapping[str, Any]) -> Receipt:
     base = api_of(URL(secret_of(address, "url")))
     token = await _token(sender, delivery, base, commit, address)
-    told = _Told(Api(sender, delivery, base, _headers(token)), delivery, commit, f"repos/{commit.path}")
+    report = _Report(Api(sender, delivery, base, _headers(token)), delivery, commit, f"repos/{commit.path}")
     try:
-        await told.deployment_status()
-        await told.commit_status()
-        note = await told.artifact_record() if address.get("artifactRecord") else ""
+        await report.deployment_status()
+        await report.commit_status()
+        note = await report.artifact_record() if address.get("artifactRecord") else ""
     except Undelivered as error:
         if error.status in {401, _MISSING}:  # the installation may have been changed meanwhile
             _TOKENS.forget(token)
@@ -90,7 +90,7 @@ async def _tell(sender: Sender, delivery: Delivery, commit: Commit, address: Map
 
 
 @dataclass(slots=True)
-class _Told:
+class _Report:
     """What GitHub gets of one event. `progress` of the delivery has what it has accepted of it."""
 
     api: Api

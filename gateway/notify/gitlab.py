@@ -44,15 +44,15 @@ API = commits.HostApi(
 
 async def _tell(sender: Sender, delivery: Delivery, commit: Commit, _address: Mapping[str, Any]) -> Receipt:
     api = API.connect(sender, delivery)
-    told = _Told(api, delivery, commit, f"projects/{quote(commit.path, safe='')}")
-    await told.deployment()
-    await told.commit_status()
-    await told.environment_url()
+    report = _Report(api, delivery, commit, f"projects/{quote(commit.path, safe='')}")
+    await report.deployment()
+    await report.commit_status()
+    await report.environment_url()
     return Receipt(201)
 
 
 @dataclass(slots=True)
-class _Told:
+class _Report:
     api: Api
     delivery: Delivery
     commit: Commit
