@@ -17,6 +17,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from gateway.registry.trusted import insecure_registries, token_hosts
 from gateway.stopping import run_until_stopped
 from gateway.store import gateway_address
 from gateway.store.data_directory import make_private
-from gateway.store.database import transaction
+from gateway.store.database import Pool, transaction
 from gateway.store.storage import open_storage
 from gateway.worker.promoter import promoting
 from gateway.worker.registry_poller import polling_registries
@@ -83,9 +84,14 @@ async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator
         services = Context(storage.pool, storage.vault, supervisor, own, registry)
         serving = _serving_with_others if settings.processes > 1 else _serving
         address = await stack.enter_async_context(serving(services, settings, limits, as_json=as_json))
-        async with transaction(storage.pool) as connection:
-            await gateway_address.update_serving(connection, public_url=settings.public_url, listens=address)
+        store_address = partial(_store_address, storage.pool, settings.public_url, address)
+        await stack.enter_async_context(supervisor.background_tasks.running("serving address", store_address))
         yield address
+
+
+async def _store_address(pool: Pool, public_url: str | None, address: str) -> None:
+    async with transaction(pool) as connection:
+        await gateway_address.update_serving(connection, public_url=public_url, listens=address)
 
 
 def _application(

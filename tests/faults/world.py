@@ -333,8 +333,8 @@ class World:
                 return None
 
         try:
-            # An address that changed hands is looked for anew only after a second.
-            return await until(ask, within=5)
+            # An address that changed hands is looked for anew only after a second. A busy machine needs longer.
+            return await until(ask, within=30)
         except TimeoutError:
             return False
 
