@@ -23,6 +23,7 @@ CHANNEL = "outbox"
 LONGEST_PAUSE = timedelta(hours=6)
 #: failures in a row after which a receiver is only tried by one delivery at a time
 TRIPPED = 5
+_AT_ONCE = 1000  # rows that one statement deletes
 _EVENT = "e.event_id, e.kinds, e.application_id, e.deployment_id, e.content, e.created_at"
 
 
@@ -508,19 +509,32 @@ async def give_up_old(connection: Connection, *, older_than: timedelta, most: in
     return int(done.rpartition(" ")[2])
 
 
-async def delete_expired(connection: Connection, *, older_than: timedelta) -> bool:
-    """Delete a bounded number of old deliveries and events; return whether there may be more."""
-    done = await connection.execute(
+async def delete_expired(connection: Connection, *, older_than: timedelta, most: int) -> bool:
+    """Delete old deliveries that are finished, and the oldest beyond so many, with their events.
+
+    A number at a time: returns whether there may be more.
+    """
+    rows = await connection.fetch(
         """
         DELETE FROM outbox_deliveries
          WHERE delivery_id IN (
                    SELECT delivery_id FROM outbox_deliveries
                     WHERE finished_at < now() - $1::interval
+                       OR finished_at <= (
+                              SELECT finished_at FROM outbox_deliveries
+                               WHERE finished_at IS NOT NULL
+                               ORDER BY finished_at DESC
+                              OFFSET $2
+                               LIMIT 1
+                          )
                     ORDER BY finished_at
-                    LIMIT 1000
+                    LIMIT $3
                )
+        RETURNING event_id
         """,
         older_than,
+        most,
+        _AT_ONCE,
     )
     await connection.execute(
         """
@@ -528,12 +542,14 @@ async def delete_expired(connection: Connection, *, older_than: timedelta) -> bo
          WHERE event_id IN (
                    SELECT event_id
                      FROM outbox_events e
-                    WHERE created_at < now() - $1::interval
+                    WHERE (event_id = ANY($2) OR created_at < now() - $1::interval)
                       AND NOT EXISTS (SELECT FROM outbox_deliveries d WHERE d.event_id = e.event_id)
                     ORDER BY created_at
-                    LIMIT 1000
+                    LIMIT $3
                )
         """,
         older_than,
+        [row["event_id"] for row in rows],
+        _AT_ONCE,
     )
-    return done == "DELETE 1000"
+    return len(rows) == _AT_ONCE

@@ -32,6 +32,7 @@ _PARTS = 10  # of the inbox, for all of its time and for all of its size
 _LEAST_PART = 8 * 1024**2  # bytes
 _PAGE_SIZE = 100  # applications
 _REPORTS_KEPT = 1000  # of scanners
+_MESSAGES_KEPT = 100_000  # of alerts, that were delivered or given up
 
 
 async def prune_expired(pool: Pool, settings: Settings) -> None:
@@ -65,7 +66,9 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         reports = await scan_reports.delete_expired(
             connection, older_than=timedelta(days=settings.log_days), most=_REPORTS_KEPT
         )
-        events = await outbox.delete_expired(connection, older_than=timedelta(days=settings.inbox_days))
+        events = await outbox.delete_expired(
+            connection, older_than=timedelta(days=settings.inbox_days), most=_MESSAGES_KEPT
+        )
         return deliveries or entries or events or digests or reports
 
     await _repeat_under_lock(pool, delete)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.store import delivery_log, delivery_log_size, deployment_retention, inbox_parts
+from gateway.store import alerts, delivery_log, delivery_log_size, deployment_retention, inbox_parts, outbox
 from gateway.store.database import connect, transaction
+from gateway.worker.outbox import LONGEST_WAIT, MOST_WAITING
 from gateway.worker.retention import prune_deployments, prune_expired, prune_inbox
 from tests.integration.api.test_webhooks import dockerhub
 from tests.integration.queue.test_deliveries import _list
@@ -381,3 +382,43 @@ async def test_a_part_begins_when_the_newest_is_old_enough_and_not_while_it_is_i
     assert await _parts(parted) == [20]
     await prune_expired(parted.pool, settings)
     assert await _parts(parted) == [0, 20]
+
+
+_AGED = f"""
+    INSERT INTO api_keys (key_id, name, prefix, key_hash) VALUES ('aged', 'aged', 'gw_1', 'aged');
+    INSERT INTO sign_ins (token_hash, key_id, expires_at) VALUES ('t', 'aged', now() - interval '1 day');
+    INSERT INTO sign_in_links (token_hash, key_id, expires_at) VALUES ('t', 'aged', now() - interval '1 day');
+    INSERT INTO alerts (alert_id, name, receiver, target, events, set_at)
+    VALUES ('unset', 'unset', 'apprise', '', ARRAY['failed'], now() - interval '{OLD.days} days');
+    INSERT INTO alerts (alert_id, name, receiver, target, events) VALUES ('al', 'al', 'webhook', '', ARRAY['failed']);
+    INSERT INTO outbox_events (event_id, key, application_id, kinds, content, created_at)
+    SELECT 'e' || n, 'k' || n, 'app', ARRAY['failed'], '{{}}', now() - n * interval '10 days'
+      FROM generate_series(0, 9) AS n;
+    INSERT INTO outbox_deliveries (delivery_id, event_id, alert_id, application_id, state, finished_at)
+    SELECT 'd' || n, 'e' || n, 'al', 'app', 'delivered', now() - n * interval '10 days'
+      FROM generate_series(0, 9) AS n;
+    INSERT INTO outbox_deliveries (delivery_id, event_id, alert_id, application_id, queued_at)
+    VALUES ('waits', 'e9', 'unset', 'app', now() - interval '4 days');
+    INSERT INTO first_seen (repository, digest, seen_at, asked_at) VALUES ('r', 'd', '2000-01-01', '2000-01-01');
+    INSERT INTO scan_reports (digest, platform, scanner, database, report, created_at)
+    VALUES ('d', 'p', 's', '1', '', '2000-01-01');
+    INSERT INTO audit (call_id, via, who, action, outcome, at)
+    SELECT 'aged', 'cli', 'root', 'keys create', outcome, '2000-01-01'
+      FROM unnest(ARRAY['done', 'refused']::audit_outcome[]) AS outcome;
+"""
+
+
+async def test_what_grows_by_itself_is_deleted_by_age_and_by_number(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    await created(web)
+    await web.pool.execute(_AGED)
+    async with web.pool.acquire() as connection:
+        assert await outbox.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING) == 1
+        await alerts.delete_unset(connection)
+    monkeypatch.setattr("gateway.worker.retention._MESSAGES_KEPT", 3)
+    await prune_expired(web.pool, Settings.from_environ({"HOME": "/", "GATEWAY_INBOX_DAYS": "45"}))
+    left = {row["delivery_id"] for row in await web.pool.fetch("SELECT delivery_id FROM outbox_deliveries")}
+    assert left == {"d0", "d1", "d2"}  # of five that are young enough
+    assert await web.count("outbox_events") == 3
+    assert await web.count("audit WHERE call_id = 'aged'") == 0
+    for table in ("sign_ins", "sign_in_links", "first_seen", "scan_reports", "alerts WHERE alert_id = 'unset'"):
+        assert await web.count(table) == 0, table
