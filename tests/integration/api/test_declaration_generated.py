@@ -11,7 +11,7 @@ from tests.support.api_client import Web
 from tests.support.declarations import Maker, exported
 from tests.support.declaring import Declaring
 
-_EDITS = int(os.environ.get("DECLARED_EDITS", "1000"))
+_EDITS, _HISTORIES = int(os.environ.get("DECLARED_EDITS", "1000")), 4
 
 
 async def _is_as_declared(declaring: Declaring, document: dict[str, Any]) -> None:
@@ -37,10 +37,11 @@ async def test_a_made_up_declaration_is_applied_and_exported(web: Web) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-async def test_after_each_of_a_thousand_edits_the_state_is_that_of_the_file(web: Web) -> None:
-    maker, declaring = Maker(1), Declaring(web)
+@pytest.mark.parametrize("seed", range(1, _HISTORIES + 1))
+async def test_after_each_of_a_thousand_edits_the_state_is_that_of_the_file(web: Web, seed: int) -> None:
+    maker, declaring = Maker(seed), Declaring(web)
     document = maker.document()
-    for number in range(_EDITS):
+    for number in range(_EDITS // _HISTORIES):
         await declaring.apply(document, prune=True)
         if number % 10 == 0:
             await _is_as_declared(declaring, document)
