@@ -23,11 +23,17 @@ _MOST_PARTS = 20
 
 
 def origin_of(source: object, revision: object) -> dict[str, str] | None:
-    """Return what somebody says of an image's origin in the form of its labels; None unless it names a commit."""
+    """Return what somebody says of an image's origin in the form of its labels; None unless it names a commit.
+
+    Only the commit is taken over: what else stands in an address may be too strange to be stored.
+
+    >>> origin_of("git@github.com:acme/web.git", "a" * 40)[SOURCE]
+    'https://github.com/acme/web'
+    """
     if not isinstance(source, str) or not isinstance(revision, str):
         return None
-    labels = {SOURCE: source, REVISION: revision}
-    return labels if parse_commit(labels) is not None else None
+    commit = parse_commit({SOURCE: source, REVISION: revision})
+    return None if commit is None else {SOURCE: f"https://{commit.host}/{commit.path}", REVISION: commit.revision}
 
 
 @dataclass(frozen=True, slots=True)

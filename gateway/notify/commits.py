@@ -167,7 +167,10 @@ async def deliver(sender: Sender, delivery: Delivery, tell: Tell) -> Receipt:
     labels = None if delivery.find_labels is None else await delivery.find_labels()
     commit = parse_commit(labels or {})
     if commit is None:
-        return Receipt(note="not sent: the image has no labels org.opencontainers.image.source and .revision")
+        return Receipt(
+            note="not sent: the commit of the image is not known: it has no labels org.opencontainers.image.source and "
+            ".revision, and no push or call named it"
+        )
     if not is_of_host(commit, URL(secret_of(address, "url"))):
         return Receipt(note=f"not sent: the image says that its source is at {commit.host}")
     if not is_among(commit, address.get("repositories") or []):

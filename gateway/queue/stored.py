@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from gateway.model.deliveries import Delivery
 from gateway.model.endpoints import DEPLOY_SOURCE, Endpoint
-from gateway.model.errors import InvalidInput, NotFound
+from gateway.model.errors import DatabaseUnavailable, GatewayError, InvalidInput
 from gateway.model.events import Notification
 from gateway.model.reference import Reference
 from gateway.sources import SOURCES, Request, Trust, detect
@@ -25,7 +25,9 @@ async def parse_stored(
         endpoint = await deploy_tokens.select_address(connection, vault, endpoint_id)
         return endpoint, detect.parse(request, await _current_image(connection, endpoint.application_id or ""))
     endpoint = await endpoints.select_endpoint_by_id(connection, vault, endpoint_id)
-    return endpoint, SOURCES[endpoint.source].parse(request, _trust(endpoint))
+    if (source := SOURCES.get(endpoint.source)) is None:
+        raise InvalidInput(f"this version does not know the source {endpoint.source!r} of this delivery")
+    return endpoint, source.parse(request, _trust(endpoint))
 
 
 def _trust(endpoint: Endpoint) -> Trust:
@@ -56,7 +58,9 @@ async def find_origin(
                 origin = detect.origin(request)
             else:
                 origin = SOURCES[endpoint.source].origin(request, _trust(endpoint))
-        except (InvalidInput, NotFound):
+        except DatabaseUnavailable:
+            raise
+        except GatewayError:
             continue  # it cannot be read any more, as after a change of the webhook
         if origin is not None:
             return origin

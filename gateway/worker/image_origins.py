@@ -6,7 +6,7 @@ The registry is asked once for each image.
 from collections.abc import Mapping
 
 from gateway.model.alerts import Event
-from gateway.model.commits import REVISION, SOURCE, parse_commit
+from gateway.model.commits import REVISION, SOURCE, origin_of
 from gateway.model.errors import DatabaseUnavailable, Failed, InvalidInput, NotFound, Postponed, Unavailable
 from gateway.model.reference import Reference, parse_digest
 from gateway.model.registries import Login, select_login
@@ -32,9 +32,8 @@ class ImageOrigins:
             known = await outbox.select_origin(connection, event.event_id)
         if known is not None:
             return known
-        found = await self._labels(event)
-        if parse_commit(found) is None:
-            found = await self._said(event) or found
+        labels = await self._labels(event)
+        found = origin_of(labels.get(SOURCE), labels.get(REVISION)) or await self._said(event) or {}
         async with statement(self._pool) as connection:
             await outbox.update_origin(connection, event.event_id, found)
         return found

@@ -160,8 +160,8 @@ class OutboxWorker:
             await self._failed(claimed, delivery, Undelivered("it does not answer in time", down=True))
         except LeaseLost:
             _LOG.warning("A delivery took longer than its lease", alert=alert.name, delivery=claimed.delivery_id)
-        except Unavailable:
-            raise  # the database: its lease runs out, and it is delivered again
+        except Unavailable as error:  # the database: its lease runs out, and it is delivered again
+            _LOG.warning("A delivery waits for the database", delivery=claimed.delivery_id, error=str(error))
         except Exception:
             _LOG.exception("A delivery failed on a defect", alert=alert.name, delivery=claimed.delivery_id)
             defect = Undelivered("it failed on a defect of the gateway: see its log", waits=True)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model.commits import REVISION, SOURCE, Commit, is_among, parse_commit
+from gateway.model.commits import REVISION, SOURCE, Commit, is_among, origin_of, parse_commit
 from gateway.model.errors import InvalidInput
 from gateway.model.network_addresses import Reach, reach_of
 from gateway.model.webhook_signatures import check_secret, new_secret, sign
@@ -64,6 +64,12 @@ def test_an_address_is_as_far_away_as_any_that_it_carries(reach: Reach) -> None:
 def test_a_commit_is_read_from_labels_that_anybody_may_have_written(source: str, commit: Commit | None) -> None:
     assert parse_commit({SOURCE: source, REVISION: SHA}) == commit
     assert parse_commit({SOURCE: source, REVISION: "main"}) is None
+
+
+@pytest.mark.parametrize("source", ["https://github.com/acme/web?x=\0\ud800", "git@GitHub.com:acme/web.git"])
+def test_of_an_origin_only_the_commit_is_taken_over(source: str) -> None:
+    assert origin_of(source, SHA.upper()) == {SOURCE: "https://github.com/acme/web", REVISION: SHA}
+    assert origin_of(source, None) is origin_of({}, SHA) is origin_of(source, SHA[:12]) is None
 
 
 def test_an_alert_may_be_for_certain_repositories() -> None:
