@@ -80,15 +80,17 @@ async def _check(sources: Sources, application_id: str, image: str | None) -> Ch
         now = await connection.fetchval("SELECT now()")
     login = select_login(reference.repository, application.own_login, kept)
     digest = await _resolve(sources, reference, login)
+    as_service = _is_service(application, serving)
     candidate = Candidate(
         _unqueued(application_id, reference),
         application,
         reference.with_digest(digest),
         digest,
-        _spec_hash(application, serving),
+        service_spec.spec_hash(application) if as_service else container_spec.spec_hash(application),
         platform,
         login,
         serving.reference.digest if serving is not None and serving.reference is not None else None,
+        on_swarm=as_service,
         only_checked=True,
     )
     kinds = {kind: replace(gate, timeout=min(gate.timeout, _GATE_TIMEOUT)) for kind, gate in catalog.GATES.items()}
@@ -115,14 +117,13 @@ async def _resolve(sources: Sources, reference: Reference, login: Login) -> Dige
         raise Unavailable(f"{reference.repository.domain} has not answered in {_RESOLVE_TIMEOUT:.0f} s") from error
 
 
-def _spec_hash(application: Application, serving: Running | None) -> str:
-    """Return the hash of the configuration that the next deployment would run with."""
-    as_container, as_service = container_spec.spec_hash(application), service_spec.spec_hash(application)
+def _is_service(application: Application, serving: Running | None) -> bool:
+    """Tell whether the next deployment would run as a service, as far as that is known without its engine."""
     if application.adopted_spec is not None:
-        return as_service if application.adopted_spec.is_service else as_container
-    if serving is not None and serving.spec_hash == as_service:
-        return as_service
-    return as_service if application.configuration.runtime is RuntimeKind.SERVICE else as_container
+        return application.adopted_spec.is_service
+    if serving is not None and serving.spec_hash == service_spec.spec_hash(application):
+        return True
+    return application.configuration.runtime is RuntimeKind.SERVICE
 
 
 def _unqueued(application_id: str, reference: Reference) -> Deployment:

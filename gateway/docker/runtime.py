@@ -102,6 +102,9 @@ class Runtime(Protocol):
     async def check_requirements(self) -> None:
         """Check that the engine has the networks and free ports that the application needs. Raises Failed."""
 
+    async def platforms(self) -> frozenset[str]:
+        """Return the platforms of the engines that may run it, such as `linux/amd64`."""
+
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Pull the image by digest. Raises Failed when it is for another platform."""
 

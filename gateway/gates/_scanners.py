@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.gates._process import Command, Ended
-from gateway.model.reference import Reference
+from gateway.model.reference import Digest, Reference
 from gateway.model.registries import Credentials
 from gateway.model.sanitize import safe_line
 
@@ -52,9 +52,16 @@ class Scan:
     insecure: bool = False
 
     @property
+    def digest(self) -> Digest:
+        """The digest that is scanned."""
+        if self.reference.digest is None:
+            raise ValueError("an image is scanned by its digest")
+        return self.reference.digest
+
+    @property
     def subject(self) -> str:
         """The image as the scanner is asked about it."""
-        return f"{self.reference.repository}@{self.reference.digest}"
+        return f"{self.reference.repository}@{self.digest}"
 
 
 def trivy(program: str, scan: Scan, cache: Path, server: str | None) -> Command:

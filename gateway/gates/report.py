@@ -9,7 +9,7 @@ All text in a report comes from the image, so from its builder: it is bounded, a
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
@@ -106,6 +106,24 @@ class Report:
         """Return the number of findings of each severity, the worst first."""
         counted = Counter(one.severity for one in self.findings)
         return {severity.word: counted[severity] for severity in sorted(Severity, reverse=True)}
+
+
+def together(reports: Sequence[Report]) -> Report:
+    """Return one report about several images: it has what any of them has."""
+    first, *others = reports
+    return replace(
+        first,
+        findings=worst(finding for one in reports for finding in one.findings) if others else first.findings,
+        unsupported=any(one.unsupported for one in reports),
+        recognised=all(one.recognised for one in reports),
+    )
+
+
+def common(reports: Sequence[Report]) -> Report:
+    """Return one report about several images: it has what all of them have."""
+    first, *others = reports
+    keys = [{finding.key for finding in one.findings} for one in others]
+    return replace(first, findings=[one for one in first.findings if all(one.key in every for every in keys)])
 
 
 def worst(findings: Iterable[Finding]) -> list[Finding]:

@@ -16,10 +16,14 @@ import structlog
 from gateway.config import Settings
 from gateway.gates import _database, _process, _scanners
 from gateway.gates._database import Database
+from gateway.gates._platforms import may_run
 from gateway.gates._process import Bounds, Command
 from gateway.gates._scanners import Scan
 from gateway.gates.report import Report, parse
 from gateway.model.errors import Code, InvalidInput, Postponed
+from gateway.model.reference import Digest, Reference
+from gateway.model.registries import Login
+from gateway.registry.client import RegistryClient
 from gateway.single_flight import SingleFlight
 from gateway.store import scan_reports
 from gateway.store.database import Pool, statement
@@ -34,7 +38,35 @@ _DOWNLOAD_PAUSE = 300.0  # seconds after a download that failed
 _SERVER_DEADLINE = 10.0  # seconds
 _VERSION_SIZE = 64 * 1024  # bytes
 
+_INDEXES_KEPT = 1000
+
 Result = tuple[Report, Database | None]
+
+
+@dataclass(slots=True)
+class Indexes:
+    """Which images of an index may run: what a digest names never changes, so that is asked once.
+
+    A deployment that waits is asked about often, and registries count each request.
+    """
+
+    kept: dict[tuple[Reference, Login, str], tuple[Digest, ...] | None] = field(default_factory=dict)
+
+    async def may_run(
+        self, registry: RegistryClient, reference: Reference, login: Login, platform: str
+    ) -> tuple[Digest, ...] | None:
+        """Return what an engine of the platform may choose, None where the digest names one image.
+
+        Raises Failed, Postponed, and Malformed for an index that leaves too much open.
+        """
+        image = Reference(reference.repository, None, reference.digest)
+        if (key := (image, login, platform)) not in self.kept:
+            index = await registry.index(image, login)
+            found = None if index is None else may_run(index, platform)
+            if len(self.kept) >= _INDEXES_KEPT:
+                self.kept.clear()
+            self.kept[key] = found
+        return self.kept[key]
 
 
 @dataclass(slots=True)
@@ -43,6 +75,7 @@ class Scans:
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     flights: SingleFlight[Result] = field(default_factory=SingleFlight)
+    indexes: Indexes = field(default_factory=Indexes)
     #: when the database may be downloaded again, by the loop's clock
     download_after: float = 0.0
 
@@ -89,9 +122,7 @@ class Scanner:
             return None
 
     def _scanned(self, scan: Scan) -> Scanned:
-        if scan.reference.digest is None:
-            raise ValueError("an image is scanned by its digest")
-        return Scanned(scan.reference.digest, scan.platform, self.name)
+        return Scanned(scan.digest, scan.platform, self.name)
 
     # -- the scan
 

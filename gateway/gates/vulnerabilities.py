@@ -1,5 +1,9 @@
 """The gate `vulnerabilities`: a scanner must find nothing in the image that is as bad as the rule says.
 
+What is scanned is what the engine may run: of an index the manifest for its platform, by its own digest, so that the
+scanner has nothing to choose; where the engine could choose another one, that too. On a Swarm it is what any of the
+nodes may run.
+
 What it finds is a question of the day: a verdict holds until the scanner's database is replaced, some hours at most.
 A scanner that gives no report leaves the verdict unknown.
 """
@@ -17,8 +21,9 @@ from gateway.gates._database import Database
 from gateway.gates._duration import Duration
 from gateway.gates._exceptions import Entry, expired, parse_entries, unaccepted
 from gateway.gates._scanners import Scan
+from gateway.gates._strict_json import Malformed
 from gateway.gates.gate import Gate, GateRule, Sources
-from gateway.gates.report import Finding, Report, Severity
+from gateway.gates.report import Finding, Report, Severity, common, together
 from gateway.gates.scan import Scanner
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.gates import Candidate, Decision, GateSetting, passed, refused, unknown
@@ -71,11 +76,15 @@ class Rule(GateRule):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The reports about the image, and about the running one where they are to be compared."""
+    """The reports about the image, and about the running one where they are to be compared.
+
+    Of an image for several platforms, `report` is about all that may run; `scanned` is what that is.
+    """
 
     report: Report
     database: Database | None
     running: Report | None = None
+    scanned: Sequence[Digest] = ()
 
 
 async def gather(sources: Sources, _setting: GateSetting, rule: Rule, candidate: Candidate) -> Facts:
@@ -94,11 +103,35 @@ async def gather(sources: Sources, _setting: GateSetting, rule: Rule, candidate:
         candidate.login.ca_certificates,
         _scanners.is_insecure(candidate.reference.repository.domain, settings.insecure_registries),
     )
-    report, database = await scanner.report(scan)
+    scans = await _scans(sources, scan, candidate)
+    results = [await scanner.report(one) for one in scans]
+    report, database = together([one for one, _ in results]), results[-1][1]
+    facts = Facts(report, database, scanned=[one.digest for one in scans])
     compared = rule.no_worse_than_running and blocking(rule, report, datetime.now(UTC))
     if not compared or candidate.serving in {None, candidate.digest}:
-        return Facts(report, database)
-    return Facts(report, database, await _running(sources, scanner, scan, candidate))
+        return facts
+    return replace(facts, running=await _running(sources, scanner, scan, candidate))
+
+
+async def _scans(sources: Sources, scan: Scan, candidate: Candidate) -> list[Scan]:
+    """Return the scans of all images that may run of the one that this scan is of. Raises Postponed."""
+    scans: dict[Digest, Scan] = {}
+    wanted = sorted({candidate.platform, *candidate.node_platforms})
+    try:
+        for platform in wanted:
+            may_run = await sources.scans.indexes.may_run(sources.registry, scan.reference, candidate.login, platform)
+            if may_run is None:
+                return [scan]
+            for digest in may_run:
+                scans[digest] = replace(scan, reference=scan.reference.with_digest(digest), platform=platform)
+    except Failed as error:
+        raise Postponed(Code.GATE_UNANSWERED, f"nobody can tell what is to be scanned: {error}") from error
+    except Malformed as error:
+        message = f"the index {scan.reference} {error}: nobody can tell which image would run. Build and push it again"
+        raise Postponed(Code.GATE_UNANSWERED, message) from error
+    if not scans:
+        raise Postponed(Code.GATE_UNANSWERED, f"the index {scan.reference} has no image for {', '.join(wanted)}")
+    return list(scans.values())
 
 
 async def _running(sources: Sources, scanner: Scanner, scan: Scan, candidate: Candidate) -> Report:
@@ -111,10 +144,10 @@ async def _running(sources: Sources, scanner: Scanner, scan: Scan, candidate: Ca
     if came_from.repository.domain != scan.reference.repository.domain:  # the login is not for it
         raise _not_compared(f"{came_from} is in another registry")
     try:
-        report, _ = await scanner.report(there)
+        results = [await scanner.report(one) for one in await _scans(sources, there, candidate)]
     except Postponed as error:
         raise _not_compared(str(error), retry_after=error.retry_after) from error
-    return report
+    return common([report for report, _ in results])
 
 
 def _not_compared(why: str, *, retry_after: float | None = None) -> Postponed:
@@ -213,6 +246,7 @@ def _evidence(facts: Facts, blocked: Sequence[Finding], lapsed: Sequence[Entry],
         "recognised": report.recognised,
         "counts": report.counts(),
         "blocking": len(blocked),
+        "scanned": list(facts.scanned),
         "worst": [one.shown() for one in (blocked or report.findings)[:_SHOWN]],
         "expired": [{"id": one.id, "until": one.until.isoformat(), "reason": one.reason} for one in lapsed[:_SHOWN]],
     }

@@ -49,6 +49,8 @@ class Candidate:
     served_before: bool = False
     #: whether its engine manages a Swarm, whose nodes may be of other platforms
     on_swarm: bool = False
+    #: platforms of the nodes that may run it; empty where they are not known
+    node_platforms: frozenset[str] = frozenset()
     #: when the gate that gets this was first asked about this digest for this deployment, or for one that it superseded
     first_asked_at: datetime | None = None
     #: whether it is only checked: nothing is deployed, `deployment` is in no table, and no gate writes anything down

@@ -148,6 +148,7 @@ async def _pass_gates(
         Digest(serving.digest) if serving is not None and serving.digest else None,
         served_before,
         on_swarm=attempt.context.identity.swarm_manager,
+        node_platforms=await runtime.platforms(),
     )
     began = clock()
     await attempt.journal.begin(Step.GATES)

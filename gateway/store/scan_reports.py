@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -52,10 +53,10 @@ async def select_report(connection: Connection, scanned: Scanned, database: str)
     return None if found is None else await asyncio.to_thread(_decompress, found)
 
 
-async def select_newest(connection: Connection, digest: Digest) -> bytes | None:
-    """Return the last report on the image, of any scanner."""
+async def select_newest(connection: Connection, digests: Collection[str]) -> bytes | None:
+    """Return the last report on any of these images, of any scanner."""
     found = await connection.fetchval(
-        "SELECT report FROM scan_reports WHERE digest = $1 ORDER BY created_at DESC LIMIT 1", digest
+        "SELECT report FROM scan_reports WHERE digest = ANY($1) ORDER BY created_at DESC LIMIT 1", list(digests)
     )
     return None if found is None else await asyncio.to_thread(_decompress, found)
 

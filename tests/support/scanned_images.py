@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from yarl import URL
@@ -13,6 +13,7 @@ from yarl import URL
 from gateway.model.reference import Digest
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _TITLE = "org.opencontainers.image.title"
@@ -84,6 +85,24 @@ async def push_manifest(
                 pass
         body = json.dumps(manifest).encode()
         async with session.put(base / f"manifests/{tag}", data=body, headers={"Content-Type": media_type}):
+            pass
+    return Digest(_digest(body))
+
+
+async def push_index(registry: str, path: str, images: Sequence[tuple[str, Digest]], tag: str) -> Digest:
+    """Push an index of these images; each with ARCHITECTURE/VARIANT, or an empty text for a nested index."""
+    base = URL(f"http://{registry}/v2/{path}/manifests/")
+    entries = []
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        for platform, digest in images:
+            async with session.get(base / digest, headers={"Accept": f"{_MANIFEST}, {_INDEX}"}) as answer:
+                size = len(await answer.read())
+            architecture, _, variant = platform.partition("/")
+            named = {"os": "linux", "architecture": architecture or "amd64"} | ({"variant": variant} if variant else {})
+            media_type = _MANIFEST if platform else _INDEX
+            entries.append({"mediaType": media_type, "digest": digest, "size": size, "platform": named})
+        body = json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries}).encode()
+        async with session.put(base / tag, data=body, headers={"Content-Type": _INDEX}):
             pass
     return Digest(_digest(body))
 

@@ -17,11 +17,12 @@ from gateway.api.procedures._response import Moment, Response
 from gateway.api.procedures._verdict_rows import GateAnswer, VerdictWord
 from gateway.api.procedures.application_deploy import refuse_another_repository
 from gateway.api.rpc.procedure import Answer, Procedures
+from gateway.gates import vulnerabilities
 from gateway.gates.gate import Sources
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound, Throttled, Unavailable
 from gateway.model.gates import Level, Verdict
-from gateway.store import applications, deployments, gates, scan_reports
+from gateway.store import applications, deployments, gate_verdicts, gates, scan_reports
 from gateway.store.database import statement, transaction
 from gateway.store.gates import Owner
 
@@ -225,7 +226,11 @@ async def select_report(context: Context, given: OfDeployment) -> Answer:
     """Return the last report of a vulnerability scanner on the image of a deployment, as the scanner wrote it."""
     async with statement(context.pool) as connection:
         digest = (await deployments.select_deployment(connection, given.deployment_id)).digest
-        found = None if digest is None else await scan_reports.select_newest(connection, digest)
+        verdicts = await gate_verdicts.select_verdicts(connection, given.deployment_id)
+        # Of an image for several platforms, what was scanned are those that may run.
+        scans = [one.evidence for one in verdicts if one.kind == vulnerabilities.GATE.kind]
+        scanned = [digest for evidence in scans for digest in evidence.get("scanned", ())]
+        found = await scan_reports.select_newest(connection, [*scanned, *filter(None, [digest])])
     if found is None:
         raise NotFound("Report not found: no scanner was asked about this image, or its report has expired")
     return Answer(orjson.loads(found))

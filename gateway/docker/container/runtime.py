@@ -92,6 +92,9 @@ class ContainerRuntime:
 
     # -- prepare
 
+    async def platforms(self) -> frozenset[str]:
+        return frozenset({self.platform})
+
     async def check_requirements(self) -> None:
         serving, body = await self.serving(), container_spec.user_config(self.application)
         if serving is not None:

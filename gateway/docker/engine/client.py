@@ -167,7 +167,7 @@ class Engine(aiodocker.Docker):
             engine_id=info["ID"],
             name=info["Name"],
             version=info["ServerVersion"],
-            platform=f"{info['OSType']}/{_ARCHITECTURES.get(info['Architecture'], info['Architecture'])}",
+            platform=platform_name(info["OSType"], info["Architecture"]),
             run=self.run,
             address=self.address,
             swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
@@ -201,6 +201,11 @@ _STARTING = frozenset({"pending", "locked", "error"})
 BUILT_IN = {"filters": '{"type":["builtin"]}'}
 # The kernel's names and the registries' names: https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
+
+
+def platform_name(system: str, machine: str) -> str:
+    """Return the platform as registries name it, such as `linux/amd64`, of what the kernel calls `x86_64`."""
+    return f"{system}/{_ARCHITECTURES.get(machine, machine)}"
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import orjson
 from aiodocker.utils import compose_auth_header
 
 from gateway.docker.engine import containers, logs
-from gateway.docker.engine.client import Engine, checked_name
+from gateway.docker.engine.client import Engine, checked_name, platform_name
 from gateway.docker.engine.labels import APPLICATION, IMAGE, LOGIN_UNTIL
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
@@ -199,6 +199,12 @@ async def nodes(engine: Engine) -> dict[str, Node]:
     """Return the nodes by id."""
     found = await engine.call("GET", "nodes")
     return {one["ID"]: Node(one["Status"]["State"] == "down", containers.parse_time(one["UpdatedAt"])) for one in found}
+
+
+async def platforms(engine: Engine) -> frozenset[str]:
+    """Return the platforms of the nodes, such as `linux/amd64`."""
+    named = [(one.get("Description") or {}).get("Platform") or {} for one in await engine.call("GET", "nodes")]
+    return frozenset(platform_name(one["OS"], one["Architecture"]) for one in named if one.get("Architecture"))
 
 
 async def node_platform(engine: Engine, task: Task) -> str:

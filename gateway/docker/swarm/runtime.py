@@ -105,6 +105,9 @@ class ServiceRuntime:
     async def check_requirements(self) -> None:
         await preflight.check(self.engine, self.application)
 
+    async def platforms(self) -> frozenset[str]:
+        return await services.platforms(self.engine)
+
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Do nothing: each node pulls by itself."""
 

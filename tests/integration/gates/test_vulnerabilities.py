@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ from gateway.registry.client import RegistryClient, connect
 from gateway.store.database import Pool
 from tests.support.api_client import VAULT
 from tests.support.candidates import a_candidate
-from tests.support.scanned_images import alpine, push_files
+from tests.support.scanned_images import alpine, push_files, push_index
 from tests.support.trivy_database import Advisory, write_database
 
 ROOT = Path(__file__).parents[3]
@@ -66,6 +66,14 @@ class Scanned:
     async def push(self, tag: str = "latest", files: Mapping[str, bytes] | None = None, **packages: str) -> Digest:
         return await push_files(self.registry, self.path, {**alpine(**packages), **(files or {})}, tag)
 
+    async def push_one(self) -> Digest:
+        """Push an image like no other."""
+        return await self.push(files={"own": os.urandom(16)})
+
+    async def push_index(self, *images: tuple[str, Digest], tag: str = "index") -> Digest:
+        """Push an index of these images, each with the architecture, and variant, that it says it is for."""
+        return await push_index(self.registry, self.path, images, tag)
+
     def script(self, text: str) -> Path:
         """Write a program, and let the gate use it."""
         program = self.place / "scanner"
@@ -75,13 +83,19 @@ class Scanned:
         return program
 
     async def ask(
-        self, digest: Digest, *, serving: Digest | None = None, login: Login | None = None, **rule: Any
+        self,
+        digest: Digest,
+        *,
+        serving: Digest | None = None,
+        login: Login | None = None,
+        nodes: Collection[str] = (),
+        **rule: Any,
     ) -> Decision:
         """Ask the gate as a rollout does. Raises Postponed."""
         given = {"GATEWAY_DATA_DIR": str(self.place), "GATEWAY_TRIVY": self.scanner, "HOME": "/", **self.settings}
         sources = Sources(self.pool, VAULT, self.client, Settings.from_environ(given), self.scans)
         candidate = a_candidate(digest, image=f"{self.registry}/{self.path}:latest", serving=serving)
-        candidate = replace(candidate, login=login or candidate.login)
+        candidate = replace(candidate, login=login or candidate.login, node_platforms=frozenset(nodes))
         now = datetime.now(UTC)
         setting = GateSetting("g", Level.APPLICATION, "app", "vulnerabilities", "v", rule, True, False, now)
         parsed = Rule.model_validate(rule)
@@ -127,6 +141,43 @@ async def test_a_flaw_that_was_published_since_is_found_by_the_next_database(sca
     assert (await scanned.ask(digest)).verdict is Verdict.PASSED
     write_database(scanned.cache, PLANTED)
     assert (await scanned.ask(digest)).verdict is Verdict.REFUSED
+
+
+@pytest.mark.long
+@real_trivy
+async def test_of_an_index_all_is_scanned_that_the_engine_may_run(scanned: Scanned) -> None:
+    write_database(scanned.cache, PLANTED)
+    clean = await scanned.push("clean", openssl="3.1.5-r0")
+    flawed = await scanned.push("flawed", openssl="3.1.4-r0")
+    other = await scanned.push("other", openssl="3.1.4-r0", zlib="1.3-r0")
+    plain = await scanned.push_index(("arm64", flawed), ("amd64", clean))
+    passed = await scanned.ask(plain)
+    assert (passed.verdict, passed.evidence["scanned"]) == (Verdict.PASSED, [clean])
+    for images in (
+        [("amd64/v2", clean), ("amd64", flawed)],  # Trivy takes the first one, the engine the second
+        [("x86_64", flawed), ("amd64", clean)],  # the other way round
+        [("amd64/v2", clean), ("386", flawed)],
+    ):
+        refused = await scanned.ask(await scanned.push_index(*images))
+        assert (refused.verdict, len(refused.evidence["scanned"])) == (Verdict.REFUSED, 2), images
+    both = await scanned.push_index(("amd64", flawed), ("arm64", clean))
+    assert (await scanned.ask(other, serving=both, noWorseThanRunning=True)).verdict is Verdict.PASSED
+    doubtful = await scanned.push_index(("amd64", flawed), ("x86_64", clean))
+    assert (await scanned.ask(other, serving=doubtful, noWorseThanRunning=True)).verdict is Verdict.REFUSED
+    nested = await scanned.push_index(("amd64/v2", clean), ("", plain))
+    with pytest.raises(Postponed, match="nobody can tell which image would run"):
+        await scanned.ask(nested)
+
+
+@pytest.mark.long
+@real_trivy
+async def test_on_a_swarm_what_any_of_its_nodes_may_run_is_scanned(scanned: Scanned) -> None:
+    write_database(scanned.cache, PLANTED)
+    clean = await scanned.push("clean", openssl="3.1.5-r0")
+    index = await scanned.push_index(("amd64", clean), ("arm64", await scanned.push("flawed", openssl="3.1.4-r0")))
+    assert (await scanned.ask(index)).verdict is Verdict.PASSED
+    assert (await scanned.ask(index, nodes={"linux/amd64", "linux/s390x"})).verdict is Verdict.PASSED
+    assert (await scanned.ask(index, nodes={"linux/amd64", "linux/arm64"})).verdict is Verdict.REFUSED
 
 
 @pytest.mark.long
@@ -187,7 +238,7 @@ END"""
 )
 async def test_a_scanner_that_fails_leaves_the_verdict_unknown(scanned: Scanned, script: str, why: str) -> None:
     write_database(scanned.cache)
-    digest = Digest("sha256:" + os.urandom(32).hex())
+    digest = await scanned.push_one()
     scanned.script(script)
     with pytest.raises(Postponed, match=why) as raised:
         await scanned.ask(digest, timeout="5s")
@@ -200,7 +251,7 @@ async def test_a_scanner_that_fails_leaves_the_verdict_unknown(scanned: Scanned,
 async def test_a_missing_scanner_is_named_with_its_setting_even_without_a_database(scanned: Scanned) -> None:
     scanned.scanner = "/nonexistent/trivy"
     with pytest.raises(Postponed, match=r"no program /nonexistent/trivy .*set GATEWAY_TRIVY to its path"):
-        await scanned.ask(Digest("sha256:" + "0" * 64))
+        await scanned.ask(await scanned.push_one())
 
 
 async def test_a_scanner_gets_the_login_of_the_registry_where_nobody_else_sees_it(scanned: Scanned) -> None:
@@ -208,9 +259,9 @@ async def test_a_scanner_gets_the_login_of_the_registry_where_nobody_else_sees_i
     seen = scanned.place / "seen"
     shows = r"cat; echo; tr '\0' '\n' </proc/$$/environ; tr '\0' ' ' </proc/$$/cmdline; find ."
     scanned.script(f"({shows}) >{seen}; exit 1")
-    password = "pass,word 'x\" ü"
+    digest, password = await scanned.push_one(), "pass,word 'x\" ü"
     with pytest.raises(Postponed):
-        await scanned.ask(Digest("sha256:" + "1" * 64), login=Login(Credentials("robot", password)))
+        await scanned.ask(digest, login=Login(Credentials("robot", password)))
     typed, *others = seen.read_text().splitlines()
     assert typed == password
     assert password not in "\n".join(others)
@@ -220,7 +271,7 @@ async def test_a_scanner_gets_the_login_of_the_registry_where_nobody_else_sees_i
 
 @pytest.mark.parametrize("scanner", ["grype", "scout"])
 async def test_other_scanners_are_asked_in_their_own_words(scanned: Scanned, scanner: str) -> None:
-    digest = Digest("sha256:" + os.urandom(32).hex())
+    digest = await scanned.push_one()
     subject = f"{scanned.registry}/{scanned.path}@{digest}"
     found = {"vulnerability": {"id": "CVE-1", "severity": "Critical"}, "artifact": {"name": "p", "version": "1"}}
     rule = {"id": "CVE-1", "properties": {"cvssV3_severity": "CRITICAL", "purls": ["pkg:apk/alpine/p@1"]}}
@@ -247,10 +298,9 @@ async def test_scans_of_one_image_are_one_and_of_many_two_at_once(scanned: Scann
     write_database(scanned.cache)
     count = scanned.place / "count"
     scanned.script(f"echo x >>{count}; ls ../ | wc -l >>{count}.wide; sleep 0.3; exit 1")
-    one = Digest("sha256:" + "2" * 64)
+    one, *others = [await scanned.push_one() for _ in range(6)]
     await asyncio.gather(*(scanned.ask(one) for _ in range(5)), return_exceptions=True)
     assert count.read_text() == "x\n"
-    others = [Digest(f"sha256:{number:064x}") for number in range(5)]
     await asyncio.gather(*(scanned.ask(digest) for digest in others), return_exceptions=True)
     assert len(count.read_text()) == 12
     assert max(map(int, (scanned.place / "count.wide").read_text().split())) == 2

@@ -97,6 +97,10 @@ OWN_ENTRY = entry(OWN)
 DOUBTFUL = {
     "two for the platform": index_of(OWN_ENTRY, entry(OTHER)),
     "two variants": index_of(OWN_ENTRY, entry(OTHER) | {"platform": {**OWN_ENTRY["platform"], "variant": "v3"}}),
+    # The engine passes over it, and runs the other one.
+    "a variant that others lack": index_of(
+        OWN_ENTRY | {"platform": {**OWN_ENTRY["platform"], "variant": "v2"}}, entry(OTHER, "linux", "386")
+    ),
     "none for the platform": index_of(entry(OWN, "linux", "arm64")),
     # What the engine takes for linux/amd64 too.
     "another name of the architecture": index_of(OWN_ENTRY, entry(OTHER, "linux", "x86_64")),
