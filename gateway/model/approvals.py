@@ -95,6 +95,13 @@ class Terms:
         """Tell whether an approval of the approver counts."""
         return self.lets_answer(approver) and (self.asker_may_approve or approver.identity not in askers)
 
+    def counted_as(self, approver: Approver) -> str:
+        """Return what counts once: who the rule names, also where a key and a user of the host have that name."""
+        if self.approvers is None or approver.identity == LINK:
+            return approver.identity
+        by_id = approver.identity.removeprefix("key:")
+        return by_id if by_id in self.approvers else approver.name
+
     def describe_approvers(self) -> str:
         named = f"the keys {', '.join(sorted(self.approvers))}" if self.approvers is not None else None
         return named or f"keys of scope {self.permission.scope_name}"
@@ -136,14 +143,15 @@ class Approval:
     answers: Sequence[ApprovalAnswer] = ()
 
     def approvals(self, terms: Terms) -> list[ApprovalAnswer]:
-        """Return the answers that count as approvals."""
-        return [
+        """Return the answers that count as approvals, one of each approver."""
+        counted = [
             one
             for one in self.answers
             if one.kind is AnswerKind.APPROVE
             and one.answered_at <= self.deadline_at
             and terms.lets_approve(one.approver, self.askers)
         ]
+        return list({terms.counted_as(one.approver): one for one in reversed(counted)}.values())[::-1]
 
     def rejection(self) -> ApprovalAnswer | None:
         """Return who rejected it. It holds also when the key is revoked later."""
@@ -161,7 +169,7 @@ class Approval:
     def standing(self, terms: Terms, now: datetime) -> Standing:
         if self.rejection() is not None:
             return Standing.REJECTED
-        enough = len({one.approver.identity for one in self.approvals(terms)}) >= terms.count
+        enough = len(self.approvals(terms)) >= terms.count
         if enough:
             return Standing.WAITING if self.deferral(terms, now) else Standing.APPROVED
         return Standing.EXPIRED if now >= self.deadline_at else Standing.WAITING

@@ -69,6 +69,16 @@ def test_one_approver_counts_once() -> None:
     assert asked.standing(rule(count=2).terms, NOW) is Standing.WAITING
 
 
+def test_of_those_who_are_named_each_counts_once_with_a_key_and_on_the_host() -> None:
+    here = Approver.of_command_line("ann")
+    by_name, anybody = rule(count=2, approvers=["ann", "bob"]).terms, rule(count=2).terms
+    asked = approval(said(ANN), said(here))
+    assert [one.approver for one in asked.approvals(by_name)] == [ANN]
+    assert asked.standing(by_name, NOW) is Standing.WAITING
+    assert asked.standing(anybody, NOW) is Standing.APPROVED
+    assert approval(said(ANN), said(here), said(BOB)).standing(by_name, NOW) is Standing.APPROVED
+
+
 @pytest.mark.parametrize(
     ("given", "approver", "may"),
     [
