@@ -147,6 +147,11 @@ class Settings(BaseModel):
         description="Poll interval per registry in seconds, comma-separated (`docker.io=3600,*=600`); finds pushes "
         "whose webhook was lost.",
     )
+    discover: str = Field(
+        "",
+        description="Adopt containers and services by their labels: `labels`, or `labels,watchtower` to read those of "
+        "Watchtower too; unset: only those that a person adopts. See docs/labels.md.",
+    )
     insecure_registries: str = Field(
         "",
         description="Registries, comma-separated, that may be without TLS or have any certificate; loopback addresses "
@@ -246,6 +251,13 @@ class Settings(BaseModel):
                 )
         return text
 
+    @field_validator("discover")
+    @classmethod
+    def _labels(cls, text: str) -> str:
+        if (words := _words(text)) and not ({"labels"} <= words <= {"labels", "watchtower"}):
+            raise ValueError("it must be labels, or labels,watchtower")
+        return text
+
     @field_validator("oidc_groups")
     @classmethod
     def _groups(cls, text: str, info: ValidationInfo) -> str:
@@ -268,6 +280,11 @@ class Settings(BaseModel):
         """The poll interval in seconds, by registry; `*` stands for all others."""
         pairs = (pair.strip().partition("=") for pair in self.reconcile.split(",") if pair.strip())
         return {domain: int(seconds) for domain, _, seconds in pairs}
+
+    @property
+    def discovers(self) -> frozenset[str]:
+        """By which labels containers and services are adopted: `labels`, `watchtower`."""
+        return _words(self.discover)
 
     def of_one_process(self) -> Self:
         """Return the settings of one of its processes, which has its part of the connections."""
@@ -330,6 +347,10 @@ class Settings(BaseModel):
                 "GATEWAY_FORMER_MASTER_KEYS is not a comma-separated list of keys, each base64 of 32 bytes"
             )
         return [one[at : at + _KEY_BYTES] for one in held for at in range(0, len(one), _KEY_BYTES)]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def _decoded(text: str) -> bytes:

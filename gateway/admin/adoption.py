@@ -1,5 +1,6 @@
 """Adopt a container or service that docker run, Compose or a stack started. Its first deployment replaces it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.docker import adoption, snapshot
@@ -12,6 +13,7 @@ from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import MAX_STOP_GRACE
 from gateway.model.errors import Conflict, RolloutError, Unavailable
+from gateway.model.reference import Reference
 from gateway.store import applications, deploy_tokens, engines, observations, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
@@ -31,37 +33,60 @@ async def adopt(
         current = await snapshot.take_snapshot(engine, identity, {}, container=base.name)
     except RolloutError as error:
         raise Unavailable(f"cannot inspect {container} on the Docker Engine: {error}") from error
-    # Pushes name a tag. The digest only says what ran at the time of adoption.
-    reference = base.reference if base.reference.tag is None else base.reference.without_digest()
-    changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
     async with transaction(pool) as connection:
-        await _store_engine(connection, identity)
-        known = await _select_adopted(connection, vault, base.name, identity.engine_id, server_id)
-        application_id = known or await applications.insert_application(
-            connection,
-            application_id=None,
-            name=name or base.name,
-            app_name=base.name,
-            description=None,
-            server_id=server_id,
-        )
+        known = await select_adopted(connection, vault, base, identity, server_id)
+        adopted = await store_adopted(connection, vault, base, identity, known, name=name, server_id=server_id)
         if known is None:
-            changes["configuration"] = configuration_of(base)
-            await deploy_tokens.renew_token(connection, vault, application_id)
-        await applications.update_application(connection, vault, application_id, changes)
-        await applications.bind_engine(connection, application_id, identity.engine_id)
-        await subscriptions.replace_subscription(connection, application_id, reference)
-        if known is None:
-            await _observe(connection, application_id, identity.engine_id, server_id, current)
+            await observe_new(connection, adopted, identity.engine_id, [server_id], current)
+        return adopted
+
+
+async def store_adopted(
+    connection: Connection,
+    vault: Vault,
+    base: AdoptedSpec,
+    identity: EngineIdentity,
+    known: str | None,
+    *,
+    name: str | None,
+    server_id: str | None,
+) -> str:
+    """Store what was inspected as a new application, or as the `known` one, and return its id. Raises Conflict."""
+    reference = followed_reference(base)
+    changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
+    await _store_engine(connection, identity)
+    application_id = known or await applications.insert_application(
+        connection,
+        application_id=None,
+        name=name or base.name,
+        app_name=base.name,
+        description=None,
+        server_id=server_id,
+    )
+    if known is None:
+        changes["configuration"] = configuration_of(base)
+        await deploy_tokens.renew_token(connection, vault, application_id)
+    await applications.update_application(connection, vault, application_id, changes)
+    await applications.bind_engine(connection, application_id, identity.engine_id)
+    await subscriptions.replace_subscription(connection, application_id, reference)
     return application_id
 
 
-async def _observe(
-    connection: Connection, application_id: str, engine_id: str, server_id: str | None, current: Snapshot
+def followed_reference(base: AdoptedSpec) -> Reference:
+    """Return the image as pushes name it, by its tag. The digest only says what ran at the time of adoption."""
+    return base.reference if base.reference.tag is None else base.reference.without_digest()
+
+
+async def observe_new(
+    connection: Connection,
+    application_id: str,
+    engine_id: str,
+    server_ids: Sequence[str | None],
+    current: Snapshot,
 ) -> None:
     """Store the state of a new application: the gateway that watches the engine may look only in a minute."""
     all_expected, as_of = await observations.select_expected(
-        connection, engine_id, [server_id], application_id=application_id
+        connection, engine_id, server_ids, application_id=application_id
     )
     states = {one.application_id: snapshot.observe(one, current) for one in all_expected}
     await observations.upsert_observations(connection, states, as_of)
@@ -129,15 +154,16 @@ async def _store_engine(connection: Connection, identity: EngineIdentity) -> Non
     )
 
 
-async def _select_adopted(
-    connection: Connection, vault: Vault, app_name: str, engine_id: str, server_id: str | None
+async def select_adopted(
+    connection: Connection, vault: Vault, base: AdoptedSpec, identity: EngineIdentity, server_id: str | None
 ) -> str | None:
     """Return the id of the application adopted under this name; raises Conflict when it is a different application."""
+    app_name = base.name
     application_id = await applications.select_named(connection, app_name, server_id)
     if application_id is None:
         return None
     found = await applications.select_application(connection, vault, application_id)
-    if found.adopted_spec is None or found.engine_id != engine_id:
+    if found.adopted_spec is None or found.engine_id != identity.engine_id:
         raise Conflict(
             f"another application, {application_id}, is called {app_name} on this engine already: "
             "delete it, or rename the container"

@@ -1,7 +1,8 @@
-"""`gateway apps adopt`."""
+"""`gateway apps adopt`, `gateway apps discovered`."""
 
 import click
 
+from gateway.cli._lists import Columns, Row, show_rows
 from gateway.cli._runner import command, connect, json_option, print_result
 
 
@@ -24,3 +25,30 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
             given["serverId"] = await gateway.find("server", server)
         row = await gateway.call("application.adopt", given)
     print_result(row, row["applicationId"], as_json=as_json)
+
+
+#: in words, why pushes do not deploy an application
+_PAUSED = {
+    "monitor-only": "no push deploys it: monitor-only",
+    "unlabelled": "no push deploys it: it no longer carries the label",
+    "gone": "no push deploys it: nothing has its name",
+}
+
+
+def _remarks(row: Row) -> str:
+    return "; ".join(filter(None, [row["reason"], _PAUSED.get(row["paused"]), *row["notCarried"]]))
+
+
+@click.command()
+@json_option
+@command
+async def discovered(*, as_json: bool) -> None:
+    """List what carries a label of GATEWAY_DISCOVER, and what came of it."""
+    columns: Columns = {
+        "NAME": lambda row: row["name"],
+        "APPLICATION": lambda row: row["applicationId"] or "left alone",
+        "REMARKS": _remarks,
+    }
+    async with connect() as gateway:
+        rows = await gateway.call("application.discovered")
+        await show_rows(gateway, rows, columns, as_json=as_json, applications=["applicationId"])

@@ -22,7 +22,7 @@ from gateway.cli._runner import (
     print_table,
     print_text,
 )
-from gateway.cli.adoption import adopt
+from gateway.cli.adoption import adopt, discovered
 from gateway.cli.app_states import delete, logs, restart, start, stop
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.slug import slug
@@ -249,5 +249,5 @@ def _settings(found: Mapping[str, Any]) -> dict[str, str]:
     return shown
 
 
-for one in (adopt, start, stop, restart, delete, logs):
+for one in (adopt, discovered, start, stop, restart, delete, logs):
     apps.add_command(one)

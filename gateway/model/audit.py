@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import uuid4
 
-Via = Literal["api", "cli"]
+#: `labels`: what the labels of a container or service asked for
+Via = Literal["api", "cli", "labels"]
 
 
 @dataclass(frozen=True, slots=True)

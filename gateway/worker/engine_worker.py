@@ -150,7 +150,8 @@ class EngineWorker:
         self._check_wanted = asyncio.Event()
         #: when the engine was last seen as a Swarm manager, in seconds of the event loop's clock
         self._managed_swarm_at: float | None = None
-        self._event_seen = asyncio.Event()
+        #: set by each event of the engine, for each periodic task that runs after events
+        self._event_seen: dict[str, asyncio.Event] = {}
         #: the stream of events that is open, and the one that was open at the last check
         self._stream: object = None
         self._checked_stream: object = None
@@ -238,8 +239,8 @@ class EngineWorker:
 
     async def _repeat(self, task: PeriodicTask) -> None:
         """Run a periodic task while the engine is watched. When it does not answer, the pause doubles each time."""
-        failures = 0
-        await _wait(self._event_seen, random.random() * self._pool_view.spread)  # noqa: S311 - so that not all run at once
+        failures, event_seen = 0, self._event_seen.setdefault(task.name, asyncio.Event())
+        await _wait(event_seen, random.random() * self._pool_view.spread)  # noqa: S311 - so that not all run at once
         while True:
             if (reached := self.reached()) is None:  # it is about to be left
                 await asyncio.sleep(POLL_INTERVAL)
@@ -253,7 +254,7 @@ class EngineWorker:
                 await asyncio.sleep(backoff(failures, task.interval))
             else:
                 failures = 0
-                await _wait(self._event_seen, wait)
+                await _wait(event_seen, wait)
 
     async def _follow_events(self) -> None:
         """Follow the engine's events."""
@@ -263,7 +264,8 @@ class EngineWorker:
                     async with aclosing(events.follow(self.engine)) as stream:
                         async for _ in stream:
                             self._stream = stream
-                            self._event_seen.set()
+                            for event_seen in self._event_seen.values():
+                                event_seen.set()
             finally:
                 self._stream = None
             # The engine may be gone, or have restarted so quickly that no check has failed.

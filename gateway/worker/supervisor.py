@@ -33,6 +33,7 @@ from gateway.worker.alerts import AlertSink, send_alerts
 from gateway.worker.engine_pool import EnginePool
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
+from gateway.worker.label_discovery import LOOK_INTERVAL, LabelDiscovery
 from gateway.worker.login_renewal import RENEW_INTERVAL, renew_logins
 from gateway.worker.outbox import OutboxWorker
 from gateway.worker.releases import ReleaseCoordinator
@@ -120,6 +121,9 @@ class Supervisor:
             ),
             PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, work_pool, vault, registry)),
         ]
+        if settings.discovers:
+            discovery = LabelDiscovery(work_pool, vault, watchtower="watchtower" in settings.discovers)
+            periodic_tasks.append(PeriodicTask("labels", LOOK_INTERVAL, discovery.look, on_events=True))
         self.releases = ReleaseCoordinator(work_pool, alerts)
         self.background_tasks = background_tasks
         self.engine_pool = EnginePool(

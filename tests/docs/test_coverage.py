@@ -57,6 +57,7 @@ NOT_RUN = {
     "docs/proxy.md: # traefik.yaml": "Traefik is not here",
     "docs/proxy.md: # dynamic/gateway.yaml": "Traefik is not here",
     "docs/proxy.md: curl --fail": "the address is nobody's",
+    "docs/labels.md: services:": "test_labels_page reads its labels, test_label_discovery adopts",
     "docs/move-from-watchtower.md: docker rm": "Watchtower is not here",
     "docs/move-from-compose.md: docker compose down": _ON_A_HOST,
     "docs/move-from-dokploy.md: ": _ON_A_HOST,

@@ -8,14 +8,16 @@ from gateway.admin.adoption import adopt
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._application_row import ApplicationRow
-from gateway.api.procedures._response import Response
+from gateway.api.procedures._response import Moment, Response
 from gateway.api.procedures.application import select_application_row
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.docker.adoption import list_adoptable
 from gateway.docker.engine.client import Engine
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound, RolloutError, Unavailable
-from gateway.store.database import transaction
+from gateway.store import labelled
+from gateway.store.database import statement, transaction
+from gateway.store.labelled import Paused
 
 procedures = Procedures()
 
@@ -70,6 +72,50 @@ async def select_adoptable(context: Context, given: OfServer) -> Answer:
         raise Unavailable(f"cannot list the containers of the Docker Engine: {error}") from error
     return Answer(
         [AdoptableRow.make(name=name, image=image, status=status) for name, image, status in found[:_MOST_LISTED]]
+    )
+
+
+class DiscoveredRow(Response):
+    """A container or service that carries a label of GATEWAY_DISCOVER, or the application that came of it."""
+
+    name: Annotated[str, Field(description="Name of the container or service.")]
+    server_id: Annotated[str | None, Field(description="Null: the gateway's own engine.")]
+    application_id: Annotated[
+        str | None,
+        Field(description="Application that it became. Null: it was left alone, or the application is gone."),
+    ]
+    paused: Annotated[
+        Paused | None,
+        Field(
+            description="Why pushes do not deploy the application: `monitor-only` by a label; `unlabelled`: what has "
+            "its name no longer carries the label; `gone`: nothing has its name."
+        ),
+    ]
+    reason: Annotated[str, Field(description="Why it was left alone.")]
+    not_carried: Annotated[
+        list[str], Field(description="Labels of Watchtower without an effect, each with what has one.")
+    ]
+    at: Annotated[Moment, Field(description="When this was decided.")]
+
+
+_DELETED = "its application was deleted; create the container again to have it adopted again"
+
+
+@procedures.query("application.discovered", gives=list[DiscoveredRow], needs=Permission.ADMIN)
+async def select_discovered(context: Context, _given: Input) -> Answer:
+    """List what carries a label of GATEWAY_DISCOVER, and what came of it."""
+    async with statement(context.pool) as connection:
+        found = await labelled.select_discovered(connection, _MOST_LISTED)
+    return Answer(
+        [
+            DiscoveredRow.make(
+                one,
+                application_id=one.application_id if one.exists else None,
+                reason=one.reason if one.exists or one.application_id is None else _DELETED,
+                not_carried=list(one.not_carried),
+            )
+            for one in found
+        ]
     )
 
 

@@ -52,3 +52,13 @@ def was_renamed(name: str, container: str) -> bool:
 def is_given(name: str, container: str) -> bool:
     """Return whether the gateway gives such a name to a container of the application."""
     return not was_renamed(name, container) or container == name.swapcase()
+
+
+def possible_owners(container: str) -> frozenset[str]:
+    """Return the names of applications for which the gateway may have given this name to a container.
+
+    >>> sorted(possible_owners("web.old.0123456789ab")), sorted(possible_owners("web"))
+    (['web'], [])
+    """
+    marks = [mark for mark in (NEW, ".old.", *_DEPENDENT_MARKS) if mark in container]
+    return frozenset(found for mark in marks for found in (container.partition(mark)[0], container.rpartition(mark)[0]))

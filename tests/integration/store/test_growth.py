@@ -25,6 +25,7 @@ BOUNDS = {
     "registries": _SET,
     "servers": _SET,
     "subscriptions": _WITH.format("application, of which people make them"),
+    "labelled_applications": _WITH.format("application") + "; 1000 of an engine",
     # What grows by itself.
     "approval_answers": _WITH.format("approval"),
     "approval_links": _WITH.format("approval"),
@@ -55,6 +56,7 @@ BOUNDS = {
     "engine_addresses": "one for an engine at a server; with the engine or the server",
     "engines": "one for each daemon that was ever reached: applications are bound to them",
     "installation": "one row",
+    "labelled_objects": "one for what carries a label; `labelled.forget_gone` deletes it after what it is for",
     "looks": "one for what is polled; `poll_targets` deletes what nothing follows any more",
     "observations": "one for an application",
     "readiness_probes": "always empty: each write is rolled back",
