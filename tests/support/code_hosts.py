@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 TOKEN = "a-token-of-the-host"
+_MOST_STATUSES = 1000  # that GitHub takes of one context at one commit
 
 #: for each request: its required fields, and those that it may have, with the values of an enumeration or a type
 Fields = Mapping[str, tuple[bool, Any]]
@@ -222,7 +224,10 @@ class CodeHost:
             case "POST", ["repos", _, _, "statuses", sha]:
                 return self._states(request, sha, body, COMMIT_STATUS, "commit_status", sha)
             case "POST", ["orgs", owner, "artifacts", "metadata", "deployment-record"]:
-                return self._write("record", owner, checked(body, RECORD), {}, 200)
+                given = checked(body, RECORD)
+                if not re.fullmatch(r"sha256:[a-f0-9]{64}", given["digest"]) or not given["name"]:
+                    raise Refused("digest")
+                return self._write("record", owner, given, {}, 200)
             case _:
                 return web.json_response({"message": "Not Found"}, status=404)
 
@@ -243,6 +248,9 @@ class CodeHost:
         given = checked(body, fields)
         if len(given.get("description", "")) > (255 if fields is TEA_STATUS else 140):
             raise Refused("description is too long")
+        same = [one for one in self.statuses.get(of, []) if one.get("context") == given.get("context")]
+        if fields is COMMIT_STATUS and (not re.fullmatch("[0-9a-f]{40}", of) or len(same) >= _MOST_STATUSES):
+            raise Refused("no commit, or too many statuses of this context")
         return self._write(kind, what, given, self.add_status(of, given))
 
     # -- GitLab

@@ -144,6 +144,22 @@ async def test_a_refusal_is_an_answer_and_nothing_is_looked_up_after_it(web: Web
     assert [method for method, _ in asked] == ["POST"] * 6
 
 
+async def test_a_gateway_that_lost_its_lease_sends_nothing_more(web: Web, host: CodeHost) -> None:
+    lost = []
+
+    async def lose() -> None:
+        if not lost:
+            lost.append(True)
+            await web.pool.execute("UPDATE outbox_deliveries SET epoch = epoch + 1, lease_until = now()")
+
+    host.after_write = lose
+    application_id = await web.application("acme/web")
+    alert_id = await an_alert(web, host, "github")
+    await tell(web, application_id, EventKind.STARTED, source=f"{host.url}/acme/web")
+    await delivered(web, alert_id)
+    assert [kind for kind, _, _ in host.written] == ["deployment", "deployment_status", "commit_status"]
+
+
 async def test_a_deployment_that_waits_and_then_starts_is_one_at_its_host(web: Web, host: CodeHost) -> None:
     application_id = await web.application("acme/web")
     alert_id = await an_alert(web, host, "github")
