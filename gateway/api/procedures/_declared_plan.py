@@ -52,7 +52,7 @@ class _Planning:
     take_over: bool
     done: dict[ObjectPath, Planned]
     ids: dict[tuple[Kind, str], ObjectPath]
-    until: float
+    began: float
     by_path: Mapping[ObjectPath, Declared]
     #: the objects by what others may call them
     by_name: Mapping[tuple[Kind, str], Sequence[Declared]]
@@ -76,7 +76,6 @@ async def plan(
     for one in objects:
         for name in {one.path.name, one.path.full_name}:
             by_name.setdefault((one.path.kind, name), []).append(one)
-    began = time.monotonic()
     planning = _Planning(
         context,
         application_names(objects),
@@ -85,21 +84,26 @@ async def plan(
         take_over,
         done={},
         ids={},
-        until=began + _LONGEST,
+        began=time.monotonic(),
         by_path={one.path: one for one in objects},
         by_name=by_name,
     )
     for one in objects:
         if project is not None and not is_in(one.path, project):
             continue
-        if time.monotonic() > began + _LONGEST_IN_ALL:
-            raise Unavailable(
-                f"the plan takes longer than {_LONGEST_IN_ALL:.0f} seconds, at {len(planning.done)} of {len(objects)} "
-                "objects: the database is busy. Plan one project at a time (--project), or later"
-            )
+        _require_time(planning)
         planning.done[one.path] = await _plan(planning, one)
     removed = await _plan_removals(planning, project) if prune else []
     return [*planning.done.values(), *removed]
+
+
+def _require_time(planning: _Planning) -> None:
+    """Raises Unavailable when the plan takes too long, though differences are not tried any more."""
+    if time.monotonic() > planning.began + _LONGEST_IN_ALL:
+        raise Unavailable(
+            f"the plan takes longer than {_LONGEST_IN_ALL:.0f} seconds, after {len(planning.done)} objects: the "
+            "database is busy. Plan one project at a time (--project), or later"
+        )
 
 
 class SecretsByPath:
@@ -163,7 +167,7 @@ async def _plan_in(planning: _Planning, one: Declared, connection: Connection) -
         pending = await pending_of(session, path, current)
         return Planned(path, UNCHANGED, version, pending=pending)
     action = CREATED if base is None else CHANGED
-    limit = asyncio.timeout(max(planning.until - time.monotonic(), 0))
+    limit = asyncio.timeout(max(planning.began + _LONGEST - time.monotonic(), 0))
     try:
         async with limit:
             pending = await _try(planning, session, one, secrets, current)
@@ -259,6 +263,7 @@ async def _plan_removals(planning: _Planning, project: str | None) -> list[Plann
         for made in reversed(await store.select_made(connection, planning.declaration)):
             if (made.kind, made.object_id) in planning.ids:
                 continue
+            _require_time(planning)
             path = await path_of(connection, made.kind, made.object_id)
             if project is not None and not is_in(path, project):
                 continue

@@ -318,3 +318,6 @@ async def test_a_plan_stops_trying_within_an_object_when_its_time_is_over(
     (api,) = [one for one in planned if one["path"] == ["applications", "api"]]
     assert (api["action"], api["error"], api["note"]) == ("created", None, "not tried: the plan takes too long")
     assert not (await declaring.plan({"declaration": "shop"}, prune=True))["differs"]
+    monkeypatch.setattr("gateway.api.procedures._declared_plan._LONGEST_IN_ALL", -1)
+    status, answer = await declaring.call("declaration.plan", {"document": {"applications": {"api": {}}}})
+    assert (status, "--project" in answer["message"]) == (503, True)

@@ -145,11 +145,11 @@ async def test_a_refusal_is_an_answer_and_nothing_is_looked_up_after_it(web: Web
 
 
 async def test_a_gateway_that_lost_its_lease_sends_nothing_more(web: Web, host: CodeHost) -> None:
-    lost = []
+    lost: list[str] = []
 
     async def lose() -> None:
         if not lost:
-            lost.append(True)
+            lost.append(host.url)
             await web.pool.execute("UPDATE outbox_deliveries SET epoch = epoch + 1, lease_until = now()")
 
     host.after_write = lose
