@@ -21,7 +21,7 @@ _LOG = structlog.get_logger()
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _FIRST = 2
 _CLEARLY = 1.1  # times as good: in doubt, the outages stay short
-_ENOUGH, _REMEMBERED = 8, 8  # swaps; each number that is tried costs as many of them
+_FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps: to go back to fewer at once, to try more, and those that count
 _PATIENCE = 10.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 
@@ -55,13 +55,17 @@ class SwapWidth:
         # A wider number is tried even if nothing is known of it. A narrower one has been measured already.
         if narrower != self.now and (self._worth(narrower) or 0.0) * _CLEARLY > worth:
             self.now = narrower
-        elif (self._worth(wider) or math.inf) > worth * _CLEARLY:
+        elif len(self._fresh(self.now)) >= _ENOUGH and (self._worth(wider) or math.inf) > worth * _CLEARLY:
             self.now = wider
         return self.now
 
     def _worth(self, width: int) -> float | None:
-        fresh = [seconds for at, seconds in self._seen[width] if self._clock() - at < _FRESH]
-        return width / median(fresh) ** 2 if len(fresh) >= _ENOUGH else None
+        fresh = self._fresh(width)
+        return width / median(fresh) ** 2 if len(fresh) >= _FEW else None
+
+    def _fresh(self, width: int) -> list[float]:
+        """Return the durations of the last swaps, in seconds."""
+        return [seconds for at, seconds in self._seen[width] if self._clock() - at < _FRESH]
 
 
 class SwapSlots:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.errors import Failed
+from gateway.single_flight import SingleFlight
 
 #: as a container's LogConfig
 BOUNDED = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
@@ -39,12 +41,21 @@ async def _is_unbounded(engine: Engine) -> bool:
     """Return whether a log grows without limit by default. The result is cached until the engine restarts."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
+    # One container for all who ask: each would remove that of another.
+    reads = _READS.setdefault(engine.original, SingleFlight())
+    return await reads.join(engine.run, lambda: _read(engine.original, engine.run))
+
+
+_READS: WeakKeyDictionary[Engine, SingleFlight[bool]] = WeakKeyDictionary()
+
+
+async def _read(engine: Engine, run: str) -> bool:
     unbounded: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _JSON_FILE)
     if unbounded:
         unbounded = await _default_has_no_limit(engine)
-    if engine.run and unbounded is not None:
+    if run and unbounded is not None:
         engine.unbounded_logs.clear()
-        engine.unbounded_logs[engine.run] = unbounded
+        engine.unbounded_logs[run] = unbounded
     return unbounded is not False
 
 

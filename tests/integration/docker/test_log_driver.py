@@ -1,12 +1,16 @@
 """Logs use the engine's log driver, with a size limit when the engine sets none."""
 
+import asyncio
+import time
+from copy import copy
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.images import Image, push
-from gateway.docker.engine import containers, images, log_driver
+from gateway.docker.engine import containers, images, log_driver, logs
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.reference import Reference
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
@@ -53,3 +57,16 @@ async def test_the_engines_own_log_configuration_is_kept(
     digest = await push(Image("v1"), pushes.name())
     async with private_engine(arguments=[*SIDE_BY_SIDE, *arguments]) as dockerd, connect(dockerd.host) as engine:
         assert await chosen(engine, f"{pushes.name()}@{digest}", "left") == log
+
+
+async def test_rollouts_at_once_create_one_container_to_read_the_default(pushes: Pushes) -> None:
+    image = Reference.parse(f"{pushes.name()}@{await pushes('v1')}")
+    async with private_engine(arguments=SIDE_BY_SIDE) as dockerd, connect(dockerd.host) as engine:
+        await engine.identify()
+        await images.pull(engine, image, None, progress=_silent, stall=15)
+        hosts = await asyncio.gather(*(log_driver.for_container(copy(engine)) for _ in range(4)))
+        filters = orjson.dumps({"event": ["create"], "label": ["gateway.look"]}).decode()
+        now = str(time.time())
+        events = await logs.read_stream(engine, "events", {"since": "1", "until": now, "filters": filters})
+    assert len(events.splitlines()) == 1
+    assert hosts == [{"LogConfig": log_driver.BOUNDED}] * 4

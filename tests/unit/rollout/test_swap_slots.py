@@ -32,6 +32,16 @@ def test_the_width_follows_what_the_engine_does_at_once(processors: int, widths:
     assert _settled(width, _serial(processors)) in widths
 
 
+def test_a_wider_number_that_is_worse_costs_few_swaps() -> None:
+    width, widths = SwapWidth(), list[int]()
+    for _ in range(40):
+        widths.append(width.now)
+        width.observe(width.now, _serial(1)(width.now))
+        width.choose()
+    assert widths.count(3) == 3
+    assert max(widths) == 3
+
+
 def test_in_doubt_the_width_stays_small() -> None:
     # As much worth at any width.
     assert _settled(SwapWidth(), lambda width: 0.3 * width**0.5) == 2
