@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 #: receives the response to a request; None where aiohttp is to answer it
 Respond = Callable[[bytes | None], None]
 
-_MAX_HEADS = 1000
+_MAX_HEADS = 250
 _MAX_HEAD = 4096  # bytes of a head that is remembered
 _END_OF_HEAD = b"\r\n\r\n"
 

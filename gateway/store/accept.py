@@ -1,4 +1,4 @@
-"""Accept many deliveries by one statement: `accept_2` of migrations/0006_accept_2.sql.
+"""Accept many deliveries by one statement: `accept_3` of migrations/0016_accept_3.sql.
 
 It decides the deliveries whose pushes deploy the image that an application is configured with, under its own tag, or
 nothing. `gateway.queue.ingest` decides the others.
@@ -20,7 +20,9 @@ from gateway.model.reference import DOCKER_HUB, LATEST, Reference, Repository, T
 from gateway.store.database import Connection
 from gateway.store.subscriptions import parse_subscribed
 
-_STATEMENT = "SELECT * FROM accept_2($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+_STATEMENT = (
+    "SELECT * FROM accept_3($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23)"
+)
 _LIBRARY = "library/"
 
 
@@ -73,28 +75,41 @@ async def accept(
     `subscribed` is what is known to subscribe to the paths of repositories, as an earlier `accept` returned it.
     Raises RowIsLocked, and stores nothing then.
     """
-    images = _Images(subscribed)
-    pushes = [
-        (place, images.number_of(push), push)
-        for place, delivery in enumerate(deliveries, 1)
-        for push in delivery.pushes
-    ]
+    endpoints = {pair: number for number, pair in enumerate(sorted({_endpoint(one) for one in deliveries}), 1)}
+    headers = {id(one.headers): one.headers for one in deliveries}  # many may share them
+    header_numbers = {one: number for number, one in enumerate(headers, 1)}
+    images, pushes = _Images(subscribed), list[tuple[int, int, PushEvent]]()
+    key_order: dict[tuple[int, str], int] = {}
+    of_endpoint, of_headers, unmatched = [], [], []
+    for place, delivery in enumerate(deliveries, 1):
+        of_endpoint.append(endpoint := endpoints[_endpoint(delivery)])
+        of_headers.append(header_numbers[id(delivery.headers)])
+        key_order.setdefault((endpoint, delivery.key), place)
+        begin = len(pushes)
+        for push in delivery.pushes:
+            pushes.append((place, images.number_of(push), push))
+        unmatched.append(images.unmatched(delivery, pushes[begin:]))
+    digests = [push.digest for _, _, push in pushes]
     try:
         rows = await connection.fetch(
             _STATEMENT,
+            [endpoint_id for endpoint_id, _, _ in endpoints],
+            [version for _, version, _ in endpoints],
+            [source for _, _, source in endpoints],
+            list(headers.values()),
             [one.delivery_id for one in deliveries],
-            [one.endpoint_id for one in deliveries],
-            [one.endpoint_version for one in deliveries],
+            of_endpoint,
+            of_headers,
             [one.key for one in deliveries],
             [None if one.key_window is None else one.key_window.total_seconds() for one in deliveries],
             [one.may_repeat for one in deliveries],
-            [one.source for one in deliveries],
-            [orjson.dumps(one.headers).decode() for one in deliveries],
             [one.body for one in deliveries],
-            [",".join(map(_as_json, one.ignored)) if one.ignored else None for one in deliveries],
+            [_as_parts(one.ignored) for one in deliveries],
+            unmatched,
+            [key_order[key] for key in sorted(key_order)],
             [place for place, _, _ in pushes],
             [image for _, image, _ in pushes],
-            [push.digest for _, _, push in pushes],
+            digests if any(digests) else [],
             [one.repository for one in images.found],
             [one.tag for one in images.found],
             [one.names for one in images.found],
@@ -175,6 +190,17 @@ class _Images:
                 seen.add((place, push.repository))
         return found
 
+    def unmatched(self, delivery: Delivery, pushes: Sequence[tuple[int, int, PushEvent]]) -> str | None:
+        """Return what a delivery ignores where none of its pushes deploys something, as parts of a JSON array."""
+        if len(pushes) == 1 and not delivery.ignored:  # as most are
+            return self.found[pushes[0][1] - 1].reason.json
+        parts, seen = [_as_json(one) for one in delivery.ignored], set[Repository]()
+        for _, image, push in pushes:
+            one = self.found[image - 1]
+            parts.append(one.further.json if push.repository in seen else one.reason.json)
+            seen.add(push.repository)
+        return ",".join(parts) if parts else None
+
     def number_of(self, push: PushEvent) -> int:
         """Return the number of the image that was pushed."""
         key = (push.repository, push.tag)
@@ -185,6 +211,14 @@ class _Images:
             self.known.append(known)
             number = self._numbers[key] = len(self.found)
         return number
+
+
+def _endpoint(delivery: Delivery) -> tuple[str, str, str]:
+    return delivery.endpoint_id, delivery.endpoint_version, delivery.source
+
+
+def _as_parts(ignored: Sequence[Ignored]) -> str | None:
+    return ",".join(map(_as_json, ignored)) if ignored else None
 
 
 def _as_json(ignored: Ignored) -> str:

@@ -506,6 +506,17 @@ async def test_a_delivery_of_an_endpoint_that_has_changed_is_not_accepted(side: 
     assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 0
 
 
+async def test_a_delivery_read_before_a_change_is_not_accepted_beside_one_read_after_it(side: Side) -> None:
+    former = await side.endpoint("one")
+    await side.pool.execute("UPDATE endpoints SET secret = 'other'")
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    first, *done = await asyncio.gather(
+        *(acceptor.accept(one, str(number).encode(), push("nginx"), {}, within=30)
+          for number, one in enumerate([endpoint, former, endpoint, former]))
+    )  # fmt: skip
+    assert [first is None, *(one is None for one in done)] == [False, True, False, True]
+
+
 async def test_the_reason_of_an_unmatched_push_names_what_is_subscribed_now(side: Side) -> None:
     acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
     before = await acceptor.accept(endpoint, b"1", push("x.io/acme/new"), {}, within=30)
