@@ -156,7 +156,14 @@ async def _settle(connection: Connection) -> None:
     """End every lease: whoever held it is not there. What waited for a time is due when it was."""
     await connection.execute("UPDATE deployments SET lease_until = now(), waits_for = NULL WHERE status = 'running'")
     if await connection.fetchval("SELECT to_regclass('outbox_deliveries')") is not None:
-        await connection.execute("UPDATE outbox_deliveries SET claimed_by = NULL, lease_until = NULL")
+        # What waited may have been delivered since the backup: without `sending`, hosts of code are asked before.
+        await connection.execute(
+            """
+            UPDATE outbox_deliveries
+               SET claimed_by = NULL, lease_until = NULL, progress = (progress - 'sending') || '{"restored": true}'
+             WHERE state = 'waiting'
+            """
+        )
 
 
 async def _take_keys(connection: Connection, keyring: Keyring, keys: tuple[bytes, ...]) -> list[str]:

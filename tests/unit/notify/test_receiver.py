@@ -75,7 +75,7 @@ async def test_only_a_request_whose_answer_was_lost_is_looked_for(
 async def test_after_an_attempt_that_stored_nothing_everything_is_looked_for_until_it_is_known() -> None:
     assert lost(1, {}) == []
     assert lost(2, {}) == list(REQUESTS)
-    assert lost(1, {"replayed": True}) == list(REQUESTS)
+    assert lost(1, {"replayed": True}) == lost(2, {"restored": True}) == list(REQUESTS)
     refused = await attempt(1, {}, Undelivered("slow down", status=429))
     assert lost(3, refused) == list(REQUESTS)
     assert lost(4, await attempt(3, refused)) == list(REQUESTS)
