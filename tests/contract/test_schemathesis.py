@@ -9,7 +9,6 @@ from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.openapi import document
 from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
-from tests.support.schemathesis_cases import ask
 
 MINUTES = float(os.environ.get("CONFORMING_MINUTES", "0"))
 FEW = 1  # of each procedure, always the same ones
@@ -19,6 +18,8 @@ A_MINUTE = 5  # of each procedure, by chance
 @pytest.mark.timeout(3600 if MINUTES else 600)
 @pytest.mark.parametrize("surface", [Surface.REST, pytest.param(Surface.TRPC, marks=pytest.mark.long)])
 async def test_every_answer_is_as_it_is_described_whatever_is_asked(web: Web, surface: Surface) -> None:
+    from tests.support.schemathesis_cases import ask
+
     described = document(PROCEDURES, surface, base="", version="1")
     base = str(web.client.make_url("/")).rstrip("/")
     statuses, found = await asyncio.to_thread(

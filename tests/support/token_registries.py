@@ -17,7 +17,6 @@ import trustme
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from moto.server import ThreadedMotoServer
 from multidict import CIMultiDict
 
 from gateway.cli.demo.images import Image, push
@@ -144,6 +143,8 @@ class Amazon:
 @asynccontextmanager
 async def amazon() -> AsyncIterator[tuple[Amazon, str]]:
     """Run it; yields it, and where AWS_ENDPOINT_URL is to point."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
