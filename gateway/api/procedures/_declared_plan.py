@@ -3,8 +3,9 @@
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from pydantic import ValidationError
 
@@ -23,11 +24,12 @@ from gateway.model.declared.states import Difference, differences
 from gateway.model.errors import Conflict, DatabaseUnavailable, Forbidden, GatewayError, InvalidInput, Unavailable
 from gateway.store import applications
 from gateway.store import declared as store
-from gateway.store.database import Connection, trial
+from gateway.store.database import Connection, Pool, joined, trial
 
 CREATED, CHANGED, REMOVED, UNCHANGED, REFUSED = "created", "changed", "removed", "unchanged", "refused"
 _LONGEST = 60.0  # seconds; after that, differences are not tried any more
 _LONGEST_IN_ALL = 120.0  # seconds; after that, there is no plan
+_LONGEST_TOGETHER = 1.0  # seconds of one transaction in which several objects are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class _Planning:
     by_path: Mapping[ObjectPath, Declared]
     #: the objects by what others may call them
     by_name: Mapping[tuple[Kind, str], Sequence[Declared]]
+    #: where objects are tried, and the places that are there already though the plan makes them
+    pool: Pool
+    prepared: Collection[ObjectPath] = ()
 
 
 async def plan(
@@ -87,14 +92,59 @@ async def plan(
         began=time.monotonic(),
         by_path={one.path: one for one in objects},
         by_name=by_name,
+        pool=context.pool,
     )
-    for one in objects:
-        if project is not None and not is_in(one.path, project):
-            continue
-        _require_time(planning)
-        planning.done[one.path] = await _plan(planning, one)
+    wanted = [one for one in objects if project is None or is_in(one.path, project)]
+    while wanted:
+        del wanted[: await _plan_some(planning, wanted)]
     removed = await _plan_removals(planning, project) if prune else []
     return [*planning.done.values(), *removed]
+
+
+async def _plan_some(planning: _Planning, objects: Sequence[Declared]) -> int:
+    """Plan the next object; or several, if they are applications in an environment that is new itself.
+
+    That environment and its project are then made once for them, and not for each. Returns their number.
+    """
+    if (place := _new_environment(planning, objects[0])) is not None:
+        together = takewhile(lambda one: _new_environment(planning, one) == place, objects)
+        try:
+            return await _plan_together(planning, objects[0].path, together)
+        except GatewayError as error:
+            if isinstance(error, DatabaseUnavailable):
+                raise
+    await _plan_next(planning, objects[0])
+    return 1
+
+
+async def _plan_together(planning: _Planning, path: ObjectPath, objects: Iterable[Declared]) -> int:
+    until = time.monotonic() + _LONGEST_TOGETHER
+    async with trial(planning.context.pool) as connection:
+        references = References(connection, planning.context.caller, planning.names)
+        await _prepare_around(planning, Session(connection, planning.context, references), path)
+        planning.pool, planning.prepared = joined(connection), _around(path)
+        try:
+            for number, one in enumerate(objects, 1):  # noqa: B007 - there is one at least
+                await _plan_next(planning, one)
+                if time.monotonic() > until:
+                    break
+        finally:
+            planning.pool, planning.prepared = planning.context.pool, ()
+    return number
+
+
+def _new_environment(planning: _Planning, one: Declared) -> ObjectPath | None:
+    """Return the environment that an application is in, if the plan makes it."""
+    if one.path.kind is not Kind.APPLICATION or one.path.environment is None:
+        return None
+    place = ObjectPath(Kind.ENVIRONMENT, one.path.environment, one.path.project)
+    planned = planning.done.get(place)
+    return place if planned is not None and planned.action == CREATED and not planned.note else None
+
+
+async def _plan_next(planning: _Planning, one: Declared) -> None:
+    _require_time(planning)
+    planning.done[one.path] = await _plan(planning, one)
 
 
 def _require_time(planning: _Planning) -> None:
@@ -127,7 +177,7 @@ class SecretsByPath:
 
 async def _plan(planning: _Planning, one: Declared) -> Planned:
     try:
-        async with trial(planning.context.pool) as connection:
+        async with trial(planning.pool) as connection:
             return await _plan_in(planning, one, connection)
     except DatabaseUnavailable:
         raise
@@ -204,8 +254,17 @@ async def pending_of(session: Session, path: ObjectPath, current: Current | None
 
 async def _prepare(planning: _Planning, session: Session, one: Declared) -> None:
     """Apply what the object stands in, and make what it names and the declaration is about to make."""
-    for around in _around(one.path):
-        if around not in planning.done:
+    await _prepare_around(planning, session, one.path)
+    for name in _named(one):
+        for other in planning.by_name.get(name, ()):
+            if await session.references.find(other.path) is None:
+                await _make(planning, session, other)
+
+
+async def _prepare_around(planning: _Planning, session: Session, path: ObjectPath) -> None:
+    """Apply the project and the environment that an object is in, as far as the plan changes them."""
+    for around in _around(path):
+        if around not in planning.done or around in planning.prepared:
             continue
         other, before = planning.by_path[around], planning.done[around]
         if before.error is not None:
@@ -213,10 +272,6 @@ async def _prepare(planning: _Planning, session: Session, one: Declared) -> None
         if before.action != UNCHANGED:
             found = await session.current(other.path)
             await session.apply(other, planning.secrets.of(other.path), found)
-    for name in _named(one):
-        for other in planning.by_name.get(name, ()):
-            if await session.references.find(other.path) is None:
-                await _make(planning, session, other)
 
 
 async def _make(planning: _Planning, session: Session, other: Declared) -> None:
