@@ -112,6 +112,7 @@ async def _lock(connection: "Connection", approval_id: str) -> Approval:
 
 async def _answer(connection: "Connection", approval_id: str, approver: Approver, given: Given) -> Approval:
     approval = await _lock(connection, approval_id)
+    approver = await approvals.select_holder(connection, approver)
     approver = replace(approver, chose_name=await approvals.chose_name(connection, approver))
     situation = await approvals.select_situation(connection, approval)
     rule = rule_of(approval)

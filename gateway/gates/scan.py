@@ -62,7 +62,7 @@ class Indexes:
         image = Reference(reference.repository, None, reference.digest)
         if (key := (image, login, platform)) not in self.kept:
             index = await registry.index(image, login)
-            found = None if index is None else may_run(index, platform)
+            found = None if index is None else await asyncio.to_thread(may_run, index, platform)
             if len(self.kept) >= _INDEXES_KEPT:
                 self.kept.clear()
             self.kept[key] = found

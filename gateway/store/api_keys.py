@@ -96,15 +96,20 @@ async def insert_key(
     expires_at: datetime | None = None,
     rate: Rate | None = None,
     prefix: str = PREFIX,
+    held_by: str | None = None,
 ) -> tuple[str, Key]:
-    """Return the new key, which is known only now, and its row. Raises InvalidInput for a grant to an unknown id."""
+    """Return the new key, which is known only now, and its row. Raises InvalidInput for a grant to an unknown id.
+
+    `held_by` is who it stands for when people approve deployments, if not for itself.
+    """
     if not name.strip():
         raise InvalidInput("a key needs a name", field="name")
     key = prefix + secrets.token_urlsafe(_LENGTH)[: max(_LENGTH - len(prefix), _LENGTH // 2)]
     key_id = await connection.fetchval(
         """
-        INSERT INTO api_keys (name, prefix, key_hash, permission, restricted, expires_at, rate_most, rate_window)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        INSERT INTO api_keys (name, prefix, key_hash, permission, restricted, expires_at, rate_most, rate_window,
+                              held_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         RETURNING key_id
         """,
         name,
@@ -115,6 +120,7 @@ async def insert_key(
         expires_at,
         rate and rate.most,
         rate and rate.window,
+        held_by,
     )
     if grants is not None:
         await _grant(connection, key_id, grants)

@@ -31,6 +31,13 @@ _FINGERPRINT = """
      WHERE a.application_id = $1
 """
 
+# Who asked for a deployment `d`: a name, and the id of a key if it was one. A key `k` may stand for somebody else.
+_ASKER = """
+    CASE WHEN k.held_by LIKE 'cli:%' THEN substr(k.held_by, 5) ELSE d.asked_by END AS asked_by,
+    CASE WHEN k.held_by LIKE 'key:%' THEN substr(k.held_by, 5) WHEN k.held_by IS NULL THEN nullif(d.asked_key, '')
+         END AS asked_key
+"""
+
 _NOT_FOUND = "Approval not found"
 _MAX_SUPERSEDED = 1000  # deployments that one may have superseded, one after the other, to look at
 _MAX_CLOSED = 100  # of one gate of an application
@@ -81,10 +88,12 @@ async def select_askers(connection: Connection, deployment_id: str) -> list[tupl
               FROM line JOIN deployments d ON d.superseded_by = line.deployment_id
              WHERE before < {_MAX_SUPERSEDED}
         )
-        SELECT asked_by, asked_key FROM line JOIN deployments USING (deployment_id) WHERE asked_by IS NOT NULL
+        SELECT {_ASKER} FROM line JOIN deployments d USING (deployment_id) LEFT JOIN api_keys k ON k.key_id = asked_key
+         WHERE asked_by IS NOT NULL
          UNION
-        SELECT asked_by, nullif(asked_key, '') FROM line JOIN deployment_askers USING (deployment_id)
-        """,  # noqa: S608 - a constant
+        SELECT {_ASKER} FROM line JOIN deployment_askers d USING (deployment_id)
+          LEFT JOIN api_keys k ON k.key_id = asked_key
+        """,  # noqa: S608 - constants
         deployment_id,
     )
     return [(row["asked_by"], row["asked_key"]) for row in rows]
@@ -293,13 +302,14 @@ class Situation:
 async def select_situation(connection: Connection, approval: Approval) -> Situation:
     row = await connection.fetchrow(
         f"""
-        SELECT clock_timestamp() AS now, d.status, d.asked_by, d.asked_key,
+        SELECT clock_timestamp() AS now, d.status, {_ASKER},
                coalesce(({_FINGERPRINT}), '') = $4 AS configured_alike,
                (SELECT digest FROM approvals o
                  WHERE o.application_id = $1 AND o.gate_id = $3 AND o.closed_at IS NULL) AS asked_now
           FROM deployments d
+          LEFT JOIN api_keys k ON k.key_id = d.asked_key
          WHERE d.deployment_id = $2
-        """,  # noqa: S608 - a constant
+        """,  # noqa: S608 - constants
         approval.application_id,
         approval.deployment_id,
         approval.gate_id,
@@ -308,6 +318,25 @@ async def select_situation(connection: Connection, approval: Approval) -> Situat
     if row is None:  # pragma: no cover - it is deleted with its deployment
         raise NotFound(_NOT_FOUND)
     return Situation(**{**dict(row), "status": Status(row["status"])})
+
+
+async def select_holder(connection: Connection, approver: Approver) -> Approver:
+    """Return who the approver is: a key that `gateway open` made stands for who ran that."""
+    row = await connection.fetchrow(
+        """
+        SELECT k.held_by, coalesce(h.name, substr(k.held_by, 5)) AS name,
+               k.held_by LIKE 'cli:%' OR (h.key_id IS NOT NULL AND h.revoked_at IS NULL) AS valid
+          FROM api_keys k
+          LEFT JOIN api_keys h ON k.held_by = 'key:' || h.key_id
+         WHERE 'key:' || k.key_id = $1 AND k.held_by IS NOT NULL
+        """,
+        approver.identity,
+    )
+    return (
+        approver
+        if row is None
+        else Approver(row["held_by"], row["name"], approver.permission if row["valid"] else None)
+    )
 
 
 async def chose_name(connection: Connection, approver: Approver) -> bool:

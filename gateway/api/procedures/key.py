@@ -10,10 +10,11 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.procedures._response import Moment, Response
+from gateway.api.procedures.approval import approver_of
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import MAX_LIFETIME, SIGN_IN_SUFFIX, Grants, Permission, ScopeName
 from gateway.model.errors import InvalidInput, NotFound, Unavailable
-from gateway.store import api_keys, gateway_address, sign_ins
+from gateway.store import api_keys, approvals, gateway_address, sign_ins
 from gateway.store.api_keys import Key
 from gateway.store.database import statement, transaction
 
@@ -148,6 +149,7 @@ async def sign_in(context: Context, given: SignIn) -> Answer:
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     async with transaction(context.pool) as connection:
+        holder = await approvals.select_holder(connection, approver_of(context.caller))
         public_url, listens = await gateway_address.select_serving(connection)
         base = public_url or listens
         if base is None:
@@ -157,6 +159,7 @@ async def sign_in(context: Context, given: SignIn) -> Answer:
             f"{context.caller.name}{SIGN_IN_SUFFIX}",
             permission=Permission[given.scope.upper()],
             expires_at=datetime.now(UTC) + _SIGNED_IN,
+            held_by=holder.identity,
         )
         await sign_ins.insert_link(connection, token, key.key_id, _LINK)
     link = f"{base.rstrip('/')}/dashboard/sign-in?link={token}"

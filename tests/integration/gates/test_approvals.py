@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from gateway.admin import approvals as admin
+from gateway.admin.approvals import Given
 from gateway.model.api_keys import Permission
-from gateway.model.errors import Code
+from gateway.model.approvals import AnswerKind, Approver
+from gateway.model.errors import Code, Forbidden
 from gateway.model.gates import Verdict
-from gateway.store import approvals
+from gateway.store import api_keys, approvals, gateway_address
 from tests.support.api_client import Web
 from tests.support.approving import Asking, a_key, digest
 
@@ -83,6 +86,47 @@ async def test_who_asked_cannot_approve_unless_the_rule_says_so(web: Web, asking
     await asking.ask()
     assert (await deployer.approve(approval_id))[0] == 200
     assert (await asking.ask()).verdict is Verdict.PASSED
+
+
+async def test_the_key_of_gateway_open_stands_for_who_ran_that(web: Web, asking: Asking) -> None:
+    asking.rule = {"count": 2}
+    ann, bob = await person(web, "ann", Permission.ADMIN), await person(web, "bob", Permission.ADMIN)
+    async with web.pool.acquire() as connection:
+        await gateway_address.update_serving(connection, public_url=None, listens="http://127.0.0.1:1")
+
+    async def opens(one: Person) -> Approver:
+        status, made = await one.call("key.signIn", scope="admin")
+        assert status == 200, made
+        return Approver.of_key(made["keyId"], "", Permission.ADMIN)
+
+    assert (await ann.call("application.redeploy", applicationId="app"))[0] == 200
+    await asking.ask()
+    approval_id, approves = await asking.open_id(), Given(AnswerKind.APPROVE)
+    with pytest.raises(Forbidden, match="ann asked for this deployment"):
+        await admin.answer(web.pool, approval_id, await opens(ann), approves)
+    assert (await bob.approve(approval_id))[1]["approvals"] == 1
+    again = await admin.answer(web.pool, approval_id, await opens(bob), approves)
+    assert [one.approver.name for one in again.answers] == ["bob"]
+    assert (await asking.ask()).verdict is Verdict.UNKNOWN
+    root = Approver.of_command_line("root (sudo by cem)")
+    await web.pool.execute(
+        "UPDATE api_keys SET held_by = $2 WHERE 'key:' || key_id = $1", (await opens(bob)).identity, root.identity
+    )
+    held = await web.pool.fetchval("SELECT key_id FROM api_keys WHERE held_by = $1", root.identity)
+    third = await admin.answer(web.pool, approval_id, Approver.of_key(held, "", Permission.ADMIN), approves)
+    assert [one.approver.identity for one in third.answers] == [f"key:{bob.key_id}", "cli:cem"]
+    assert (await asking.ask()).verdict is Verdict.PASSED
+
+
+async def test_who_asks_on_the_dashboard_that_they_opened_cannot_approve_with_their_key(
+    web: Web, asking: Asking
+) -> None:
+    ann = await person(web, "ann")
+    async with web.pool.acquire() as connection:
+        key, _ = await api_keys.insert_key(connection, "ann (gateway open)", held_by=f"key:{ann.key_id}")
+    assert (await Person(web, key, "").call("application.redeploy", applicationId="app"))[0] == 200
+    await asking.ask()
+    assert (await ann.approve(await asking.open_id()))[0] == 403
 
 
 async def test_an_approver_who_then_asks_for_the_deployment_counts_no_more(web: Web, asking: Asking) -> None:

@@ -228,6 +228,7 @@ def test_windows_are_as_the_clocks_of_the_zone_show_them(zone: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # a minute of a processor, which a busy machine gives in many
 @pytest.mark.parametrize("zone", ZONES)
 def test_windows_are_as_the_clocks_show_them_for_ten_years(zone: str) -> None:
     for number in range(3):
