@@ -119,6 +119,15 @@ async def select_named(
     return {row["app_name"]: NamedApplication(**row) for row in rows}
 
 
+async def select_names(connection: Connection, application_ids: Collection[str | None]) -> dict[str, str]:
+    """Return the names of the containers of these applications, by id."""
+    rows = await connection.fetch(
+        "SELECT application_id, app_name FROM applications WHERE application_id = ANY($1)",
+        [one for one in application_ids if one is not None],
+    )
+    return {row["application_id"]: row["app_name"] for row in rows}
+
+
 async def is_busy(connection: Connection, application_id: str) -> bool:
     """Tell whether a deployment of the application runs or is about to, or whether it is being deleted."""
     return bool(

@@ -85,7 +85,8 @@ class LabelDiscovery:
         async with statement(self._pool) as connection:
             decisions = await labelled.select_decisions(connection, identity.engine_id, servers)
             adopted, as_of = await labelled.select_applications(connection, identity.engine_id, servers)
-        asked = [labels.ENABLE, *([labels.WATCHTOWER_ENABLE] if self._watchtower else [])]
+        # What a label of Watchtower has adopted stays when the setting no longer names Watchtower.
+        asked = [labels.ENABLE, *([labels.WATCHTOWER_ENABLE] if self._watchtower or adopted else [])]
         objects = await list_labelled(reached.engine, asked, services=identity.swarm_manager)
         if not objects and not decisions and not adopted:
             return None
@@ -169,10 +170,11 @@ class LabelDiscovery:
         related = {name for one in candidates for name in _related_names(one)}
         async with statement(self._pool) as connection:
             by_name = await labelled.select_named(connection, related, seen.reached.server_ids)
+            by_id = await labelled.select_names(connection, {one.application_id for one in candidates})
         soon, decided = False, 0
         random.shuffle(candidates)  # so that those that fail do not hold up the others for ever
         for one in candidates:
-            if _is_made(one, by_name):
+            if _is_made(one, by_name, by_id):
                 continue
             if decided == _AT_ONCE or any(
                 named.is_busy for name in (one.name, one.name.swapcase()) if (named := by_name.get(name))
@@ -286,8 +288,8 @@ class LabelDiscovery:
                 is_new = await labelled.end_decision(
                     connection, seen.place, one.object_id, application_id=None, reason=reason
                 )
-                if not is_new:
-                    return
+                if not is_new or one.application_id is not None:
+                    return  # one that another installation has made is replaced often
                 event = UnrecordedEvent(actor, Outcome.FAILED, truncate(reason, _MAX_DETAIL), one.name)
                 await audit.insert_unrecorded(connection, [event])
         _LOG.warning("Left alone what carries a label", name=one.name, why=reason)
@@ -321,12 +323,12 @@ def _related_names(one: Labelled) -> set[str]:
     return {one.name, one.name.swapcase(), *names.possible_owners(one.name)}
 
 
-def _is_made(one: Labelled, by_name: Mapping[str, NamedApplication]) -> bool:
-    """Tell whether it is a container of an application: one that serves, is about to, or is kept."""
+def _is_made(one: Labelled, by_name: Mapping[str, NamedApplication], by_id: Mapping[str, str]) -> bool:
+    """Tell whether it is a container of an application, at any server: one that serves, is about to, or is kept.
+
+    Anybody can copy the label, and is left alone then.
+    """
     if any(name in by_name for name in names.possible_owners(one.name)):
         return True
-    return any(
-        one.application_id == named.application_id
-        for name in (one.name, one.name.swapcase())
-        if (named := by_name.get(name)) is not None
-    )
+    app_name = by_id.get(one.application_id or "")
+    return app_name is not None and names.is_given(app_name, one.name)

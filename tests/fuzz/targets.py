@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.api.rpc import trpc
-from gateway.model import interpolation
+from gateway.model import interpolation, labels
 from gateway.model.applications import parse_environment
 from gateway.model.configuration import parse_command
 from gateway.model.endpoints import parse_network, parse_repository_glob
@@ -54,6 +54,14 @@ def targets() -> dict[str, Target]:
         "challenge": _text(parse_challenge, ['Bearer realm="https://a/t",service="r",scope="repository:a:pull"']),
         "pointer": _text(parse_pointer, ["/a/0/b~1c", "", "/~0"]),
         "policy": _text(_policy, ["semver\n^1.2 || ~3\nv1.2.3", "regex\n\\d{8}-[a-f]+\nx", "glob\nmain-*[!a]\nmain-b"]),
+        "labels": _text(
+            _labels,
+            [
+                "gateway.follow=ghcr.io/a/b semver ^1\ngateway.order=auto\ngateway.name=x",
+                "com.centurylinklabs.watchtower.monitor-only=1\ngateway.follow=stable",
+                "gateway.enable=maybe\ngateway.x=1\ncom.centurylinklabs.watchtower.no-pull=x",
+            ],
+        ),
         "public-key": _text(attached.parse_key, attached.KEYS),
         "signed": Target(attached.examine_all(storable), attached.SIGNED),
         "referrers": Target(attached.list_all, attached.LISTED),
@@ -90,6 +98,15 @@ def _policy(text: str) -> None:
     policy = TagPolicy.parse(rule, pattern, include=globs[:1] if globs[0] else (), exclude=globs[1:2], prereleases=True)
     policy.matches(parse_tag(tag))
     assert policy.rule in set(Rule)
+
+
+def _labels(text: str) -> None:
+    given = dict(line.partition("=")[::2] for line in text.split("\n"))
+    labels.fingerprint(given, watchtower=True)
+    request = labels.read({labels.ENABLE: "true", **given}, watchtower=True)
+    if request is not None and request.enabled:
+        follow = () if request.follow is None else (request.follow.policy.pattern, str(request.follow.repository))
+        assert all(map(storable, (request.name or "", *request.not_carried, *follow)))
 
 
 def _trpc(data: bytes) -> None:

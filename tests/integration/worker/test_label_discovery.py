@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import ReachedEngine
 from gateway.model.applications import Application
@@ -21,7 +23,7 @@ from gateway.worker import label_discovery
 from gateway.worker.label_discovery import LabelDiscovery
 from tests.support.adoption_host import BUSY, Host
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT
+from tests.support.rollout_env import VAULT, a_gateway
 
 ON = {"gateway.enable": "true"}
 WT = "com.centurylinklabs.watchtower"
@@ -350,14 +352,19 @@ async def test_a_container_that_compose_runs_once_is_left_alone(seen: Labels) ->
 
 
 @pytest.mark.long
-async def test_an_engine_at_two_addresses_is_adopted_from_once(seen: Labels) -> None:
+async def test_an_engine_at_two_addresses_is_adopted_from_once(seen: Labels, pushes: Pushes) -> None:
     """Another gateway may reach the engine as a server, while it is the own one of this gateway."""
     async with transaction(seen.host.pool) as connection:
         await connection.execute("INSERT INTO servers (server_id, name, host) VALUES ('twin', 'twin', 'tcp://twin:1')")
     await seen.host.run(Labels=ON, **BUSY)
     own, twin = seen.reached, ReachedEngine(seen.host.engine, seen.reached.identity, ["twin"])
     await asyncio.gather(*(seen.gateway().look(one) for one in (own, twin, own, twin)))
+    (only,) = await seen.rows("SELECT application_id FROM applications WHERE app_name = $1", seen.host.name)
+    await pushes("v2")
+    assert (await seen.host.deploy(await seen.host.application(only["application_id"]))).status is Status.SUCCEEDED
+    await asyncio.gather(*(seen.gateway().look(one) for one in (own, twin)))
     assert len(await seen.rows("SELECT FROM applications WHERE app_name = $1", seen.host.name)) == 1
+    assert await seen.rows("SELECT FROM labelled_objects WHERE reason <> ''") == []
     await seen.execute("DELETE FROM applications WHERE server_id = 'twin'")
     await seen.execute("DELETE FROM servers WHERE server_id = 'twin'")
 
@@ -392,3 +399,52 @@ async def test_a_gateway_that_is_killed_while_it_adopts_has_adopted_all_or_nothi
         assert await seen.rows("SELECT FROM labelled_objects") == []
     assert await seen.look() is None
     assert [one.rpartition(" ")[2] for one in await seen.followed(await seen.adopted())] == ["^1"]
+
+
+@pytest.mark.long
+async def test_a_gateway_adopts_after_an_event_and_what_it_missed_when_it_comes_back(
+    seen: Labels, dockerd: PrivateEngine
+) -> None:
+    async def adopted(name: str = "") -> Application | None:
+        return await seen.application(name)
+
+    async with a_gateway(seen.host.pool, seen.host.engine, dockerd.host, GATEWAY_DISCOVER="labels"):
+        await asyncio.sleep(1)  # the first look finds nothing
+        await seen.host.run(Labels=ON, **BUSY)
+        await until(adopted, within=20)
+    await seen.host.run(f"{seen.host.name}-2", Labels=ON, **BUSY)
+    assert await seen.application(f"{seen.host.name}-2") is None
+    async with a_gateway(seen.host.pool, seen.host.engine, dockerd.host, GATEWAY_DISCOVER="labels"):
+        await until(lambda: adopted(f"{seen.host.name}-2"), within=20)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("behaviour", [Behaviour.SERVES, Behaviour.EXITS])
+async def test_looks_during_a_rollout_change_nothing(
+    seen: Labels, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, order: str, behaviour: Behaviour
+) -> None:
+    monkeypatch.setattr(label_discovery, "_GONE_AFTER", timedelta(0))
+    await seen.host.run(Labels={**ON, "gateway.order": order})
+    await seen.look()
+    application = await seen.adopted()
+    ended = asyncio.Event()
+
+    async def keep_looking() -> int:
+        looks = 0
+        while not ended.is_set():
+            await asyncio.gather(*(seen.look() for _ in range(2)))
+            looks += 1
+            assert (await seen.adopted()).auto_deploy
+        return looks
+
+    looking = asyncio.create_task(keep_looking())
+    for version in ("v2", "v3"):
+        await pushes(version, behaviour=behaviour)
+        deployment = await seen.host.deploy(application)
+        assert (deployment.status is Status.SUCCEEDED) == (behaviour is Behaviour.SERVES), deployment.reason
+    ended.set()
+    assert await looking > 2
+    assert (await seen.adopted()).adopted_spec == application.adopted_spec
+    assert len(await seen.rows("SELECT FROM applications WHERE starts_with(app_name, $1)", seen.host.name)) == 1
+    assert len(await seen.rows("SELECT FROM labelled_applications")) == 1
