@@ -6,8 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 
 _GAP = 2  # spaces between columns
-_SHORT_ID = 8  # characters of an id where the table is too wide: a command takes them for the id
+_SHORT_ID = 8  # characters that are left of an id, at least
 _LEAST = 6  # columns to which a cell may be folded
+_PROSE = 32  # columns that a text needs to be read beside others
+_INDENT = "    "
 
 
 class Id(str):
@@ -17,24 +19,39 @@ class Id(str):
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Return the lines of a table, without spaces at their ends; `width` bounds them, if that is possible."""
-    table = [list(columns), *map(list, rows)]
-    if width is not None and _total(_widths(table)) > width:
-        table = [[_short(cell) for cell in row] for row in table]
+    """Return the lines of a table, without spaces at their ends; `width` bounds them, if that is possible.
+
+    Where it is too narrow, ids are shortened, and a long text in the last column stands below its row.
+    """
+    if width is None or _total(_widths([columns, *rows])) <= width:
+        return [line for lines in _lines([columns, *rows], width, ()) for line in lines]
+    ids = [number for number in range(len(columns)) if any(isinstance(row[number], Id) for row in rows)]
+    shown = _shorten(rows, ids)
+    widths = _widths([columns, *shown])
+    if widths[-1] > _PROSE and width - _total(widths[:-1]) - _GAP < _PROSE:
+        table = _lines([columns[:-1], *(row[:-1] for row in shown)], width, ids)
+        texts = [[], *([_INDENT + line for line in _fold(row[-1], width - len(_INDENT))] for row in shown)]
+        return [line for lines, text in zip(table, texts, strict=True) for line in [*lines, *text]]
+    return [line for lines in _lines([columns, *shown], width, ids) for line in lines]
+
+
+def _lines(table: Sequence[Sequence[str]], width: int | None, whole: Sequence[int]) -> list[list[str]]:
+    """Return the lines of each row; the columns at the numbers `whole` are not folded, so that they can be copied."""
     wide = _widths(table)
-    # An id stays in one piece, so that it can be copied.
-    foldable = [number for number in range(len(wide)) if not any(isinstance(row[number], Id) for row in rows)]
+    foldable = [number for number in range(len(wide)) if number not in whole]
     while width is not None and _total(wide) > width and max((wide[number] for number in foldable), default=0) > _LEAST:
         widest = max(foldable, key=lambda number: wide[number])
         wide[widest] -= min(_total(wide) - width, wide[widest] - _LEAST, max(1, wide[widest] // 8))
-    lines: list[str] = []
+    found: list[list[str]] = []
     for row in table:
         cells = [_fold(cell, wide[number]) for number, cell in enumerate(row)]
+        lines = []
         for line in range(max(map(len, cells))):
             parts = [cell[line] if line < len(cell) else "" for cell in cells]
             padded = (part + " " * (wide[number] + _GAP - _columns(part)) for number, part in enumerate(parts))
             lines.append("".join(padded).rstrip())
-    return lines
+        found.append(lines)
+    return found
 
 
 def terminal_width() -> int | None:
@@ -42,8 +59,18 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _short(cell: str) -> str:
-    return cell[:_SHORT_ID] if isinstance(cell, Id) and len(cell) > _SHORT_ID + _LEAST else cell
+def _shorten(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> list[list[str]]:
+    """Return the rows with the ids in these columns as short as they still differ: a command takes that for the id."""
+    shown = [list(row) for row in rows]
+    for number in columns:
+        ids = {row[number] for row in rows if isinstance(row[number], Id)}
+        length = _SHORT_ID
+        while len({one[:length] for one in ids}) < len(ids):
+            length += 1
+        for row in shown:
+            if row[number] in ids and len(row[number]) > length + _LEAST:
+                row[number] = row[number][:length]
+    return shown
 
 
 def _widths(table: Sequence[Sequence[str]]) -> list[int]:

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
+from gateway.cli._lists import Columns, id_in, show_rows
 from gateway.cli._runner import (
     command,
     connect,
@@ -13,7 +16,6 @@ from gateway.cli._runner import (
     print_fields,
     print_json,
     print_result,
-    print_table,
     print_text,
     read_secret,
 )
@@ -26,6 +28,8 @@ _EVENTS = (
     *("started", "waiting", "succeeded", "first", "recovered", "unchanged", "failed", "rolled_back", "cancelled"),
     *("trouble", "missing", "drifted", "stopped", "unhealthy", "restarting"),
 )
+
+_UUID = 36  # characters
 
 _app_option = click.option("--app", metavar="APP", help="Of this application, by its name or id.")
 _project_option = click.option("--project", metavar="PROJECT", help="Of this project, by its name or id.")
@@ -117,29 +121,32 @@ async def list_alerts(*, app: str | None, project: str | None, as_json: bool) ->
     """List alerts, and how their receivers do."""
     async with connect() as gateway:
         found = await gateway.call("alert.all", await _owner(gateway, app, project))
-        names = await gateway.names([one["applicationId"] for one in found if one["applicationId"]])
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        (
-            one["name"],
-            one["receiver"],
-            one["target"],
-            names.get(one["applicationId"] or "", one["applicationId"]) or one["projectId"] or "all",
-            _state(one),
-            one["waiting"],
-            one["alertId"],
-        )
-        for one in found
-    ]
-    print_table(["NAME", "RECEIVER", "TARGET", "OF", "STATE", "WAITING", "ID"], rows)
+        await show_rows(gateway, found, _ALERTS, as_json=as_json, applications=["applicationId"])
 
 
 def _state(alert: dict[str, Any]) -> str:
     if not alert["enabled"]:
         return "off"
     return f"failing: {alert['lastError']}" if alert["lastError"] else "well"
+
+
+_ALERTS: Columns = {
+    "NAME": itemgetter("name"),
+    "RECEIVER": itemgetter("receiver"),
+    "TARGET": itemgetter("target"),
+    "OF": lambda one: one["applicationId"] or one["projectId"] or "all",
+    "STATE": _state,
+    "WAITING": itemgetter("waiting"),
+    "ID": id_in("alertId"),
+}
+_DELIVERIES: Columns = {
+    "ID": id_in("alertDeliveryId"),
+    "ALERT": itemgetter("alertName"),
+    "EVENT": itemgetter("title"),
+    "STATE": itemgetter("state"),
+    "ATTEMPTS": itemgetter("attempts"),
+    "ERROR": lambda one: one["error"] or "",
+}
 
 
 async def _owner(gateway: "Gateway", app: str | None, project: str | None) -> dict[str, str]:
@@ -185,7 +192,7 @@ def _print_made(made: dict[str, Any], *, as_json: bool) -> None:
 
 
 @alerts.command()
-@click.argument("alert")
+@click.argument("alert", shell_complete=names_of("alert"))
 @click.option("--name", help="Another name.")
 @click.option("--on/--off", "enabled", default=None, help="Tell the receiver, at once if it was paused; or do not.")
 @click.option("--rotate-secret", is_flag=True, help="webhook: sign with a new secret, for a day also with the old one.")
@@ -205,7 +212,7 @@ async def update(
 
 
 @alerts.command()
-@click.argument("alert")
+@click.argument("alert", shell_complete=names_of("alert"))
 @json_option
 @command
 async def remove(alert: str, *, as_json: bool) -> None:
@@ -216,7 +223,7 @@ async def remove(alert: str, *, as_json: bool) -> None:
 
 
 @alerts.command("test")
-@click.argument("alert")
+@click.argument("alert", shell_complete=names_of("alert"))
 @json_option
 @command
 async def try_out(alert: str, *, as_json: bool) -> None:
@@ -241,36 +248,27 @@ async def deliveries(*, alert: str | None, app: str | None, state: str | None, l
         if alert is not None:
             given["alertId"] = await gateway.find("alert", alert)
         found = await gateway.call("alert.deliveries", given if state is None else {**given, "state": state})
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        (
-            one["alertDeliveryId"],
-            one["alertName"],
-            one["title"],
-            one["state"],
-            one["attempts"],
-            one["error"] or "",
-        )
-        for one in found
-    ]
-    print_table(["ID", "ALERT", "EVENT", "STATE", "ATTEMPTS", "ERROR"], rows)
+        await show_rows(gateway, found, _DELIVERIES, as_json=as_json)
 
 
 @alerts.command()
-@click.argument("delivery", required=False)
+@click.argument("delivery", required=False, shell_complete=names_of("alert-delivery"))
 @click.option("--alert", metavar="ALERT", help="All deliveries of this alert that were given up.")
 @json_option
 @command
 async def replay(delivery: str | None, *, alert: str | None, as_json: bool) -> None:
-    """Deliver once more: DELIVERY, by the id that `gateway alerts deliveries` shows, or with --alert all given up."""
+    """Deliver once more: DELIVERY, by its id or the beginning of it, or with --alert all that were given up."""
     if (delivery is None) == (alert is None):
         raise click.UsageError("Give the id of a delivery, or --alert.")
     async with connect() as gateway:
         if alert is not None:
             given = {"alertId": await gateway.find("alert", alert)}
         else:
-            given = {"alertDeliveryId": delivery or ""}
+            given = {"alertDeliveryId": await _delivery_id(gateway, delivery or "")}
         replayed = await gateway.call("alert.replay", given)
     print_result(replayed, f"to be delivered again: {replayed['count']}", as_json=as_json)
+
+
+async def _delivery_id(gateway: "Gateway", word: str) -> str:
+    """Return the id of a delivery. A whole one is not looked up, which an older gateway cannot."""
+    return word if len(word) >= _UUID else await gateway.find("alert-delivery", word)

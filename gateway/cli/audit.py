@@ -1,17 +1,22 @@
 """`gateway audit`."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
-from gateway.model.errors import Conflict, NotFound
+from gateway.cli._table import Id
+from gateway.model.errors import Conflict, GatewayError, NotFound
+
+if TYPE_CHECKING:
+    from gateway.client import Gateway
 
 
 @click.command()
 @click.option("--app", help="Only entries on this application, by id, container name or name; if it is deleted, by id.")
-@click.option("--key", "key_id", help="Only entries of the API key with this id.")
+@click.option("--key", help="Only entries of this API key, by id, prefix or name; if it is deleted, by id.")
 @click.option("--action", help="Only this procedure or command, for example application.update.")
 @click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only entries with this outcome.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of rows, newest first.")
@@ -21,7 +26,7 @@ from gateway.model.errors import Conflict, NotFound
 async def audit(
     *,
     app: str | None,
-    key_id: str | None,
+    key: str | None,
     action: str | None,
     outcome: str | None,
     limit: int,
@@ -30,11 +35,8 @@ async def audit(
 ) -> None:
     """Show who changed what, and which requests were refused."""
     async with connect() as gateway:
-        application_id, unknown = app, None
-        try:
-            application_id = await gateway.find("application", app) if app else None
-        except (NotFound, Conflict) as error:  # a deleted application still has rows under its id
-            unknown = error
+        application_id, no_application = await _find(gateway, "application", app)
+        key_id, no_key = await _find(gateway, "key", key)
         given = {
             "applicationId": application_id,
             "keyId": key_id,
@@ -46,7 +48,7 @@ async def audit(
         found = (await gateway.call("audit.list", {name: one for name, one in given.items() if one is not None}))[
             "items"
         ]
-    if unknown is not None and not found:
+    if not found and (unknown := no_application or no_key) is not None:
         raise unknown
     if as_json:
         print_json(found)
@@ -58,20 +60,35 @@ async def audit(
             one["who"],
             one["address"],
             one["action"],
-            " ".join(filter(None, (one["noun"], one["target"]))) or None,
+            one["noun"],
+            one["target"] and Id(one["target"]),
             f"{one['outcome']} ({one['times']} times)" if one["times"] > 1 else one["outcome"],
-            one["detail"] or _format_changes(one["before"], one["after"]),
+            one["detail"] or _format_changes(one),
         )
         for one in found
     ]
-    if not rows and (key_id or action):
-        print_text("no such rows; --key needs an id from gateway keys list, --action a complete name", err=True)
-    print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
+    if not rows and action:
+        print_text("no such rows; --action needs a complete name, for example application.update", err=True)
+    print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "ID", "OUTCOME", "WHAT"), rows)
 
 
-def _format_changes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
-    """Return each changed field with its old and its new value."""
-    was, became = before or {}, after or {}
+async def _find(gateway: "Gateway", kind: str, word: str | None) -> tuple[str | None, GatewayError | None]:
+    """Return the id that is meant; for none, the word and the error: what is deleted still has rows under its id."""
+    if word is None:
+        return None, None
+    try:
+        return await gateway.find(kind, word), None
+    except (NotFound, Conflict) as error:
+        return word, error
+
+
+def _format_changes(row: Mapping[str, Any]) -> str:
+    """Return each changed field: with its old and its new value, or the value where a row was made or removed."""
+    was, became = row["before"], row["after"]
+    if was is None or became is None:
+        empty = ("", [], {}, None, row["target"])  # these say nothing
+        fields = {name: one for name, one in (was or became or {}).items() if one not in empty}
+        return "; ".join(f"{name}: {_format_value(fields[name])}" for name in sorted(fields))
     return "; ".join(
         f"{name}: {_format_value(was.get(name))} -> {_format_value(became.get(name))}"
         for name in sorted({*was, *became})

@@ -64,3 +64,24 @@ class AuditEntry:
     outcome: Outcome
     detail: str
     times: int
+
+
+#: columns with which the gateway keeps track of its own work: they say nothing about what a person changed
+_INTERNAL = frozenset({
+    "claimed_by", "lease_until", "marked_to", "takeovers", "defects", "wakes", "wait_length", "waits_for",
+    "moves_subscription", "ran", "object_id", "spec_hash", "passed_gates_at", "key_hash",
+})  # fmt: skip
+#: columns that are called otherwise where people see them
+_PLAIN_NAMES = {
+    "token_hash": "path",
+    "former_token_hash": "previous_path",
+    "former_secret": "previous_secret",
+    "former_until": "previous_until",
+}
+
+
+def plain_fields(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the changed fields of a row as people see them: without the internal ones."""
+    if stored is None:
+        return None
+    return {_PLAIN_NAMES.get(name, name): value for name, value in stored.items() if name not in _INTERNAL}

@@ -13,6 +13,7 @@ class Noun(StrEnum):
     """What can be looked up."""
 
     ALERT = "alert"
+    ALERT_DELIVERY = "alert-delivery"
     APPLICATION = "application"
     APPROVAL = "approval"
     DELIVERY = "delivery"
@@ -66,6 +67,7 @@ _FULL_NAME = """(
 
 _TABLES: Mapping[Noun, _Table] = {
     Noun.ALERT: _Table("alerts", "alert_id", ("name",)),
+    Noun.ALERT_DELIVERY: _Table("outbox_deliveries", "delivery_id", time="queued_at"),
     Noun.APPLICATION: _Table(
         "applications", "application_id", ("app_name", "name"), "desired <> 'deleted'", full=_FULL_NAME
     ),
@@ -89,6 +91,7 @@ _COVERED = """
      WHERE application_id = ANY($3) OR e.project_id = ANY($4)
 """
 _OF_APPLICATION = f"application_id IN ({_COVERED})"
+_ALERTS = f"({_OF_APPLICATION} OR project_id = ANY($4))"
 
 
 def _of_members(table: str, key: str) -> str:
@@ -98,7 +101,8 @@ def _of_members(table: str, key: str) -> str:
 
 #: what belongs to applications or projects, and which of it is those applications' ($3) and projects' ($4)
 _OWN: Mapping[Noun, str] = {
-    Noun.ALERT: f"({_OF_APPLICATION} OR project_id = ANY($4))",
+    Noun.ALERT: _ALERTS,
+    Noun.ALERT_DELIVERY: f"alert_id IN (SELECT alert_id FROM alerts WHERE {_ALERTS})",  # noqa: S608 - constants
     Noun.APPLICATION: _OF_APPLICATION,
     Noun.APPROVAL: _OF_APPLICATION,
     Noun.DEPLOYMENT: _OF_APPLICATION,

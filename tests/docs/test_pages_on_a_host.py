@@ -44,7 +44,7 @@ async def registry(host: OwnHost) -> AsyncIterator[None]:
 async def _deployed(host: OwnHost, version: str) -> dict[str, Any]:
     """Return the container of web, once it runs this version."""
     shown = orjson.loads(await host.sh("gateway apps show web --json"))
-    assert shown["deploymentState"] == "succeeded", shown["deployments"]
+    assert shown["deploymentState"] in {"succeeded", "unchanged"}, shown["deployments"]
     (found,) = orjson.loads(await host.sh(f"docker inspect {shown['appName']}"))
     assert await _version(host, found["Id"]) == version
     return dict(found)

@@ -22,6 +22,7 @@ _SHOWN = 5  # of those, in the message
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 _LISTINGS: Mapping[Noun, str] = {
+    Noun.ALERT_DELIVERY: "alerts deliveries",
     Noun.APPLICATION: "apps list",
     Noun.DELIVERY: "deliveries list",
     Noun.ENVIRONMENT: "projects show PROJECT",

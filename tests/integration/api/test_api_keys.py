@@ -300,7 +300,7 @@ async def test_a_restricted_key_finds_its_own_as_if_nothing_else_were_there(web:
         assert [one["id"] for one in await web.query("lookup.all", kind="environment", limit=1)] == [found["id"]]
         for kind in lookup.OWNED:
             assert "theirs" not in str(await web.query("lookup.all", kind=kind))
-        for noun in ("alert", "gate", "group", "application"):
+        for noun in ("alert", "alert-delivery", "gate", "group", "application"):
             assert (await web.query("lookup.all", kind=noun)) != []
 
 

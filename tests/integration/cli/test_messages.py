@@ -159,8 +159,12 @@ async def test_tables_name_applications_and_have_no_spaces_at_the_ends_of_lines(
     assert orjson.loads(shown[1])["dockerImage"] == "acme/other"
     await web.mutate("application.create", name="web", appName="second", dockerImage="acme/other")
     assert "web (second-" in (await run(web_postgres, "subscriptions", "list"))[1]
+    await run(web_postgres, "deploy", "6fa")
+    await run(web_postgres, "apps", "update", "6fa", "--image", "acme/web:2")
     _, out, _ = await run(web_postgres, "audit")
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
+    assert "docker_image: acme/web -> acme/web:2" in out
+    assert not {"takeovers", "defects", "wakes", "marked_to", "token_hash"} & set(out.replace(":", " ").split())
 
 
 @pytest.mark.parametrize("answers", [[False], [True, False]], ids=["at once", "later"])

@@ -205,3 +205,19 @@ def test_a_table_fits_its_terminal() -> None:
     assert max(len(line) for line in lines) <= 60
     assert "6b1f2c3d " in lines[1]
     assert "aaaa" not in "".join(lines)
+
+
+def test_ids_in_a_narrow_table_are_as_long_as_they_differ() -> None:
+    rows = [(Id(f"01a22c43-1b2c-7{number}00-bbbb-1234567890ab"), "x" * 60) for number in range(3)]
+    lines = format_table(("ID", "NAME"), rows, 60)
+    assert max(len(line) for line in lines) <= 60
+    assert [line.split()[0] for line in lines[1::2]] == [f"01a22c43-1b2c-7{number}" for number in range(3)]
+
+
+def test_a_long_text_at_the_end_of_a_narrow_row_stands_below_it() -> None:
+    row = (Id("6b1f2c3d-aaaa-bbbb-cccc-1234567890ab"), "done", "2026-11-30 11:42:19 UTC", "word " * 30)
+    lines = format_table(("ID", "STATE", "AT", "WHAT"), [row, row], 60)
+    assert lines[0] == "ID        STATE  AT"
+    assert lines[1] == "6b1f2c3d  done   2026-11-30 11:42:19 UTC"
+    assert {line[:4] for line in lines[2:5]} == {"    "}
+    assert max(len(line) for line in lines) <= 60
