@@ -8,6 +8,7 @@ import click
 
 from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
 from gateway.cli._table import Id
+from gateway.model.audit import plain_fields
 from gateway.model.errors import Conflict, GatewayError, NotFound
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ async def _find(gateway: "Gateway", kind: str, word: str | None) -> tuple[str | 
 
 def _format_changes(row: Mapping[str, Any]) -> str:
     """Return each changed field: with its old and its new value, or the value where a row was made or removed."""
-    was, became = row["before"], row["after"]
+    was, became = plain_fields(row["before"]), plain_fields(row["after"])
     if was is None or became is None:
         empty = ("", [], {}, None, row["target"])  # these say nothing
         fields = {name: one for name, one in (was or became or {}).items() if one not in empty}

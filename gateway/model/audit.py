@@ -69,10 +69,11 @@ class AuditEntry:
 #: columns with which the gateway keeps track of its own work: they say nothing about what a person changed
 _INTERNAL = frozenset({
     "claimed_by", "lease_until", "marked_to", "takeovers", "defects", "wakes", "wait_length", "waits_for",
-    "moves_subscription", "ran", "object_id", "spec_hash", "passed_gates_at", "key_hash",
+    "moves_subscription", "ran", "object_id", "spec_hash", "passed_gates_at",
 })  # fmt: skip
 #: columns that are called otherwise where people see them
 _PLAIN_NAMES = {
+    "key_hash": "key",
     "token_hash": "path",
     "former_token_hash": "previous_path",
     "former_secret": "previous_secret",

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from gateway.model.audit import Actor, AuditEntry, Outcome, plain_fields
+from gateway.model.audit import Actor, AuditEntry, Outcome
 from gateway.store.database import Connection
 
 _COLUMNS = """
@@ -28,8 +28,7 @@ class UnrecordedEvent:
 
 
 def _from_row(row: asyncpg.Record) -> AuditEntry:
-    fields = {name: plain_fields(row[name]) for name in ("before", "after")}
-    return AuditEntry(**{**dict(row), **fields, "outcome": Outcome(row["outcome"])})
+    return AuditEntry(**{**dict(row), "outcome": Outcome(row["outcome"])})
 
 
 async def insert_unrecorded(connection: Connection, events: Sequence[UnrecordedEvent]) -> None:
