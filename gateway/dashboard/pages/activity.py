@@ -11,7 +11,7 @@ from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.api.rpc.dispatch import PROCEDURES
 from gateway.dashboard.procedures import call, call_if_allowed, call_whole, project_names
 from gateway.dashboard.rendering import page
-from gateway.model.audit import Outcome
+from gateway.model.audit import Outcome, plain_fields
 from gateway.model.deployments import Kind, Status
 
 #: the filter in the address, by the name of the procedure's input
@@ -88,7 +88,7 @@ async def show_audit(request: web.Request) -> web.Response:
     return page(
         request,
         "audit.html",
-        rows=found["items"],
+        rows=[{**one, **{name: plain_fields(one[name]) for name in ("before", "after")}} for one in found["items"]],
         older=urlencode({**wanted, "cursor": found["nextCursor"]}) if found["nextCursor"] else None,
         wanted=wanted,
         keys={one["id"]: one["name"] for one in user["user"]["apiKeys"]} if user else {},
