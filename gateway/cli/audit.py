@@ -87,7 +87,7 @@ def _format_changes(row: Mapping[str, Any]) -> str:
     """Return each changed field: with its old and its new value, or the value where a row was made or removed."""
     was, became = plain_fields(row["before"]), plain_fields(row["after"])
     if was is None or became is None:
-        empty = ("", [], {}, None, row["target"])  # these say nothing
+        empty: tuple[Any, ...] = ("", [], {}, None, row["target"])  # these say nothing
         fields = {name: one for name, one in (was or became or {}).items() if one not in empty}
         return "; ".join(f"{name}: {_format_value(fields[name])}" for name in sorted(fields))
     return "; ".join(
