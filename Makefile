@@ -174,6 +174,15 @@ engine-29: setup ## Run tests of rollouts on Docker Engine 29 as a client sees i
 # Without those that restart an engine, or reach it past what stands before it.
 ENGINE_29_TESTS := $(addprefix tests/integration/rollout/test_,container.py adoption.py boot_beside.py manual_changes.py swarm.py)
 
+# In namespaces of its own: no other engine's packet rules and sockets are there.
+ALONE := unshare --net --mount sh -c 'ip link set lo up && mount -t tmpfs tmpfs /run && exec "$$@"' --
+
+.PHONY: engines
+engines: DEBIAN += debootstrap podman
+engines: setup ## Roll out pushes on the engines that Debian has, each by scenes; ENGINES=podman, or docker-forky of its testing.
+	@$(BIN)/python -m tests.scripts.engines prepare $(ENGINES)
+	@$(ALONE) $(BIN)/python -m tests.scripts.engines $(or $(ENGINES),docker docker-trixie docker-forky podman podman-forky)
+
 .PHONY: wheel-test
 wheel-test: setup ## Install the wheel by pip alone into an empty environment, and run the demonstration and the server there.
 	@$(BIN)/python -m tests.scripts.wheel

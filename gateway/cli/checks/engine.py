@@ -17,6 +17,7 @@ from aiodocker.exceptions import DockerError
 from gateway.cli.checks.clock import compare
 from gateway.cli.checks.finding import Finding, failed, ok, warning
 from gateway.cli.checks.host import disk
+from gateway.docker.engine import api_version
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import GatewayError, RolloutError
 from gateway.model.servers import Access, Address
@@ -111,19 +112,13 @@ def _user() -> str:
 def _version(host: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> Finding:
     api = str(version.get("ApiVersion", "0"))
     program = str(version.get("Version", "?"))
-    components = version.get("Components")
-    named = str(components[0].get("Name", "")) if isinstance(components, list) and components else ""
-    kind = "Podman" if "podman" in named.lower() else "Docker"
+    kind = "Podman" if api_version.is_podman(version) else "Docker"
     message = f"{kind} {program}, API {api}, {info.get('OSType')}/{info.get('Architecture')}, at {host}"
     if kind == "Podman":
         return warning("engine", message, "docs/engines.md says what holds with Podman.")
-    if _numbers(api) < _OLDEST_API:
+    if api_version.parse(api) < _OLDEST_API:
         return failed("engine", message, "Update it: Docker 20.10, with API 1.41, is the oldest that is tested.")
     return ok("engine", message)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
 async def _permissions(engine: Engine) -> Finding:

@@ -63,8 +63,8 @@ async def obstacle(engine: Engine, application: Application, old: Container) -> 
         return "another network mode"
     if not old.running or old.paused or old.restarting or old.removes_itself:
         return "the old one does not serve, or removes itself"
-    if not network_use.is_visible(old):
-        return "the engine's processes cannot be seen from here"
+    if await engine.is_podman() or not network_use.is_visible(old):
+        return "it is Podman, which publishes ports only at a start, or its processes cannot be seen from here"
     if reason := boot_history.obstacle(engine, application):
         return reason
     found = await networks.require(engine, home[0])

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.docker.engine import containers, logs
-from gateway.docker.engine.client import BUILT_IN, Engine
+from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.model.errors import Code, Postponed
 
@@ -34,7 +34,7 @@ async def was_stopped(engine: Engine, container: Container) -> bool:
 
 
 async def _ended_with_the_engine(engine: Engine, container: Container) -> bool:
-    networks = await engine.call("GET", "networks", params=BUILT_IN)
+    networks = await engine.built_in_networks()
     started = max((containers.parse_time(one["Created"]) for one in networks), default=container.finished_at)
     return container.finished_at < started
 

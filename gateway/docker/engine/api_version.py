@@ -35,6 +35,11 @@ def choose(told: Mapping[str, Any]) -> str:
     return max(".".join(map(str, NEWEST)), least, key=parse)
 
 
+def is_podman(told: Mapping[str, Any]) -> bool:
+    """Return whether Podman gave this answer to `GET /version`."""
+    return any("podman" in str(one["Name"]).lower() for one in told.get("Components") or () if "Name" in one)
+
+
 def is_refused(status: int, message: str) -> bool:
     """Return whether the engine answered that it does not speak the version of the request. It did nothing then."""
     return status == 400 and _REFUSED.search(message) is not None  # noqa: PLR2004 - Bad Request

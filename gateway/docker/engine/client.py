@@ -65,6 +65,7 @@ class Engine(aiodocker.Docker):
     #: called before each request that changes something; raises when this is no longer allowed
     _allowed: Callable[[], Awaitable[None]] | None = None
     _manages = False
+    _podman = False
 
     def __init__(self, access: Access, keep: float) -> None:
         connector, url = create_connector(access, keep)
@@ -96,9 +97,16 @@ class Engine(aiodocker.Docker):
                 await self._check_version()
         return api_version.parse(self.api_version)
 
+    async def is_podman(self) -> bool:
+        """Return whether Podman answers in Docker's place. Raises Failed and Postponed."""
+        await self.speaks()
+        return self._podman
+
     async def _check_version(self) -> None:
         if self.api_version == "auto":
-            self.api_version = "v" + api_version.choose(await self._query_json("version", versioned_api=False))
+            told = await self._query_json("version", versioned_api=False)
+            self._podman = api_version.is_podman(told)
+            self.api_version = "v" + api_version.choose(told)
 
     async def _do_query(self, *args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
         try:
@@ -159,12 +167,15 @@ class Engine(aiodocker.Docker):
         """Return who answers. `same_run`: the daemon is known to have run on since the last time."""
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
-        if not same_run or not self.run:
+        podman = await self.is_podman()
+        if podman:
+            self.run = _PODMAN  # its containers do not end with the process that answers
+        elif not same_run or not self.run:
             # The daemon creates its bridge at each start, unless it has none.
-            networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
-            self.run = ",".join(sorted(network["Id"] for network in networks))
+            self.run = ",".join(sorted(network["Id"] for network in await self.built_in_networks()))
         return EngineIdentity(
-            engine_id=info["ID"],
+            # Podman answers with another id each time. Its storage is one on a host, or one of each user.
+            engine_id=f"{_PODMAN}:{info['Name']}:{info['DockerRootDir']}" if podman else info["ID"],
             name=info["Name"],
             version=info["ServerVersion"],
             platform=platform_name(info["OSType"], info["Architecture"]),
@@ -174,6 +185,14 @@ class Engine(aiodocker.Docker):
             node_id=swarm.get("NodeID", ""),
             swarm_starting=await self._starts(swarm),
         )
+
+    async def built_in_networks(self) -> list[dict[str, Any]]:
+        """Return the networks that a daemon creates when it starts. Podman creates none."""
+        if await self.is_podman():
+            return []
+        params = {"filters": '{"type":["builtin"]}'}
+        found: list[dict[str, Any]] = await self.call("GET", "networks", params=params, deadline=_IDENTIFY_DEADLINE)
+        return found
 
     async def _starts(self, swarm: Mapping[str, Any]) -> bool:
         """Return whether the engine is about to become a Swarm manager."""
@@ -198,7 +217,7 @@ class ReachedEngine:
 
 
 _STARTING = frozenset({"pending", "locked", "error"})
-BUILT_IN = {"filters": '{"type":["builtin"]}'}
+_PODMAN = "podman"
 # The kernel's names and the registries' names: https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 

@@ -104,7 +104,7 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         error=state["Error"],
         started_at=state["StartedAt"],
         finished_at=parse_time(state["FinishedAt"]),
-        health=health.get("Status"),
+        health=_health(health),
         health_output=_check_output(health.get("Log") or ()),
         restart_policy=found["HostConfig"]["RestartPolicy"],
         aliases={
@@ -120,6 +120,12 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         mounts=tuple(found["Mounts"] or ()),
         removes_itself=bool(found["HostConfig"].get("AutoRemove")),
     )
+
+
+def _health(found: Mapping[str, Any]) -> str | None:
+    """Return the state of its health check, or None where it has none, which Podman and some engines say in words."""
+    status = found.get("Status")
+    return None if status in {None, "", "none"} else str(status)
 
 
 def _check_output(log: Iterable[dict[str, Any]]) -> str:

@@ -1,0 +1,267 @@
+"""`make engines`: pushes rolled out on each engine that Debian has, and what holds on it, one line each.
+
+An engine runs in a network namespace of its own, a newer one of Debian's testing in a tree of its own. A scene says
+what an operator would see; one that does not hold on an engine is printed, and ends the run with exit code 1, unless it
+is listed in `LACKS`.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import aiohttp
+import orjson
+
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import WITH_US, GatewayProcess, gateway_process, until
+from gateway.cli.demo.registry import PrivateRegistry, private_registry
+from tests.scripts import debian
+from tests.scripts.debian import run
+from tests.support.distribution_hooks import Hook, envelope
+
+_REGISTRIES = '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n'
+_SETTINGS = {"GATEWAY_STABLE_WINDOW": "1.5", "GATEWAY_HEALTH_DEADLINE": "30", "GATEWAY_LOG_FORMAT": "text"}
+_PORT = 18081
+_ENTER = """
+for one in proc sys dev tmp; do mount --rbind /$one "$0/$one"; done
+mount -t tmpfs tmpfs "$0/run"
+exec chroot "$0" "$@"
+"""
+
+
+@dataclass
+class Stage:
+    """An engine with a registry and a gateway, and one application's repository for each scene."""
+
+    gateway: GatewayProcess
+    registry: PrivateRegistry
+    hook: Hook
+
+    def name(self, scene: str) -> str:
+        return f"{self.registry.address}/{scene}:latest"
+
+    async def create(self, scene: str, **chosen: object) -> None:
+        await self.gateway.mutate(
+            "application.create", {"name": scene, "applicationId": scene, "dockerImage": self.name(scene), **chosen}
+        )
+
+    async def pushed(self, scene: str, image: Image, *, count: int) -> dict[str, Any]:
+        """Push the image, let the webhook arrive, and return how the deployment ended."""
+        digest = await push(image, self.name(scene))
+        status, told = await self.hook.post(envelope(self.name(scene), digest))
+        assert status == 202, told
+        return await self.gateway.settled(scene, count=count, within=120)
+
+
+async def _serves(version: str, port: int = _PORT) -> bool | None:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/") as answer:
+            return (await answer.text()) == version or None
+    except aiohttp.ClientError:
+        return None
+
+
+def _expect(deployment: Mapping[str, Any], state: str) -> None:
+    reason = deployment["reason"] or {}
+    assert deployment["state"] == state, f"{deployment['state']}: {reason.get('code')}: {reason.get('message')}"
+
+
+async def push_of_published_port(stage: Stage) -> None:
+    """A push replaces a version that has a port of the host."""
+    await stage.create("port", ports=[{"targetPort": 8080, "publishedPort": _PORT}])
+    for count, version in enumerate(("v1", "v2"), start=1):
+        _expect(await stage.pushed("port", Image(version), count=count), "succeeded")
+        await until(partial(_serves, version), within=20)
+
+
+async def push_without_port(stage: Stage) -> None:
+    """A push replaces a version that shares nothing: the new one starts first."""
+    await stage.create("plain", environment="A=1", memoryLimit="64MB")
+    for count, version in enumerate(("v1", "v2"), start=1):
+        _expect(await stage.pushed("plain", Image(version), count=count), "succeeded")
+
+
+async def version_that_exits(stage: Stage) -> None:
+    """A version that exits fails, and the former one serves on."""
+    await stage.create("exits", ports=[{"targetPort": 8080, "publishedPort": _PORT + 1}])
+    _expect(await stage.pushed("exits", Image("v1"), count=1), "succeeded")
+    ended = await stage.pushed("exits", Image("v2", Behaviour.EXITS), count=2)
+    assert ended["state"] in {"failed", "rolled_back"}, ended["state"]
+    assert "boom" in str(ended), "its last words are kept"
+    await until(lambda: _serves("v1", _PORT + 1), within=20)
+
+
+async def health_check(stage: Stage) -> None:
+    """A HEALTHCHECK of the image decides when a version is ready."""
+    await stage.create("health")
+    _expect(await stage.pushed("health", Image("v1", health="true"), count=1), "succeeded")
+    ended = await stage.pushed("health", Image("v2", health="exit 1"), count=2)
+    assert ended["state"] in {"failed", "rolled_back"}, ended["state"]
+    assert ended["reason"]["code"] == "unhealthy", ended["reason"]
+
+
+async def rollback(stage: Stage) -> None:
+    """A rollback brings the former version back."""
+    await stage.create("back", ports=[{"targetPort": 8080, "publishedPort": _PORT + 2}])
+    for count, version in enumerate(("v1", "v2"), start=1):
+        _expect(await stage.pushed("back", Image(version), count=count), "succeeded")
+    await stage.gateway.mutate("application.rollback", {"applicationId": "back"})
+    _expect(await stage.gateway.settled("back", count=3), "succeeded")
+
+
+async def stop_and_start(stage: Stage) -> None:
+    """An application is stopped and started, and its state is observed."""
+    await stage.create("halts")
+    _expect(await stage.pushed("halts", Image("v1"), count=1), "succeeded")
+    for count, word in enumerate(("stop", "start"), start=2):
+        await stage.gateway.mutate(f"application.{word}", {"applicationId": "halts"})
+        _expect(await stage.gateway.settled("halts", count=count), "succeeded")
+
+
+async def network_and_volume(stage: Stage) -> None:
+    """Files, a volume and a network of its own reach the container."""
+    await stage.create(
+        "full",
+        volumes=[{"type": "volume", "source": "kept", "target": "/data"}],
+        files=[{"target": "/etc/app.conf", "content": "here"}],
+    )
+    for count, version in enumerate(("v1", "v2"), start=1):
+        _expect(await stage.pushed("full", Image(version), count=count), "succeeded")
+
+
+async def killed_gateway(stage: Stage) -> None:
+    """A gateway that is killed in a rollout finishes it when it starts again."""
+    await stage.create("killed", ports=[{"targetPort": 8080, "publishedPort": _PORT + 3}])
+    _expect(await stage.pushed("killed", Image("v1"), count=1), "succeeded")
+    digest = await push(Image("v2"), stage.name("killed"))
+    assert (await stage.hook.post(envelope(stage.name("killed"), digest)))[0] == 202
+    await asyncio.sleep(1.0)  # into the rollout, wherever that is
+    await stage.gateway.stop(9)
+    await stage.gateway.start()
+    _expect(await stage.gateway.settled("killed", count=2), "succeeded")
+
+
+async def doctor(stage: Stage) -> None:
+    """`gateway doctor` names the engine, and may use it."""
+    told = orjson.loads(await run("sh", "-c", f"{sys.executable} -m gateway doctor --json || true",
+                                  environment=stage.gateway.environment))  # fmt: skip
+    states = {one["name"]: one for one in told["checks"]}
+    print(f"          {states['engine']['message']}", flush=True)  # noqa: T201 - for whoever runs it
+    assert states["engine"]["status"] in {"ok", "warning"}, states["engine"]
+    assert states["engine access"]["status"] == "ok", states["engine access"]
+
+
+SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
+    doctor, push_of_published_port, push_without_port, version_that_exits, health_check, rollback, stop_and_start,
+    network_and_volume, killed_gateway,
+)  # fmt: skip
+
+#: what an engine cannot do, by its name
+LACKS: Mapping[str, frozenset[str]] = {}
+
+
+@asynccontextmanager
+async def docker(prefix: tuple[str, ...], arguments: tuple[str, ...] = ()) -> AsyncIterator[str]:
+    async with private_engine(prefix=prefix, arguments=arguments, own_network=True) as engine:
+        yield engine.host
+
+
+@asynccontextmanager
+async def podman(prefix: tuple[str, ...]) -> AsyncIterator[str]:
+    """Run Podman's service with a storage of its own; leave nothing of it."""
+    directory = Path(tempfile.mkdtemp(prefix="gateway-podman-"))
+    (directory / "registries.conf").write_text(_REGISTRIES, encoding="utf-8")
+    (directory / "net").mkdir()
+    # Its defaults are more than a container of a machine like CI's may have.
+    limits = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
+    (directory / "containers.conf").write_text(limits, encoding="utf-8")
+    places = (
+        f"--root={directory}/storage", f"--runroot={directory}/run", f"--tmpdir={directory}/tmp",
+        f"--network-config-dir={directory}/net", "--cgroup-manager=cgroupfs", "--events-backend=file",
+    )  # fmt: skip
+    environment = {**os.environ, "CONTAINERS_REGISTRIES_CONF": f"{directory}/registries.conf",
+                   "CONTAINERS_CONF": f"{directory}/containers.conf"}  # fmt: skip
+    address = f"unix://{directory}/podman.sock"
+    with (directory / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *WITH_US, *prefix, "podman", *places, "system", "service", "--time=0", address,
+            env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+
+        async def listens() -> bool | None:
+            assert process.returncode is None, (directory / "log").read_text(encoding="utf-8")
+            return (directory / "podman.sock").exists() or None
+
+        await until(listens)
+        yield address
+    finally:
+        process.terminate()
+        await process.wait()
+        await run(*prefix, "podman", *places, "system", "reset", "--force", environment=environment)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+def _inside(tree: Path) -> tuple[str, ...]:
+    """Return the words that run a program in a Debian's tree, which sees this machine's /tmp and devices."""
+    return ("unshare", "--mount", "sh", "-euc", f'mount --bind "$0" "$0"; {_ENTER}', str(tree))
+
+
+@asynccontextmanager
+async def engine(name: str) -> AsyncIterator[str]:
+    """Run an engine, `docker` or `podman`, or that of a Debian, as `docker-forky`."""
+    kind, _, suite = name.partition("-")
+    prefix = _inside((debian.KEPT / suite).resolve()) if suite else ()
+    async with docker(prefix) if kind == "docker" else podman(prefix) as host:
+        yield host
+
+
+async def on(name: str) -> bool:
+    """Play every scene on the engine; return whether what should hold did."""
+    held, since = True, monotonic()
+    with tempfile.TemporaryDirectory(prefix="gateway-engines-") as place:
+        directory = Path(place)
+        async with (
+            engine(name) as host,
+            private_registry(directory / "registry", 5000) as registry,
+            gateway_process(directory / "gateway", host, _SETTINGS) as gateway,
+        ):
+            stage = Stage(gateway, registry, await Hook.open(gateway))
+            wanted = os.environ.get("SCENES", "").split()
+            for scene in SCENES:
+                if wanted and scene.__name__ not in wanted:
+                    continue
+                try:
+                    await scene(stage)
+                    said = "holds"
+                except Exception as error:
+                    lacks = scene.__name__ in LACKS.get(name, ())
+                    held = held and lacks
+                    said = f"{'lacks' if lacks else 'FAILS'}: {type(error).__name__} {str(error)[:1000]}"
+                print(f"{monotonic() - since:6.1f} s  {name}: {scene.__name__}: {said}", flush=True)  # noqa: T201
+            if not held:
+                print(gateway.log.read_text(encoding="utf-8")[-6000:], file=sys.stderr)  # noqa: T201
+    return held
+
+
+async def prepare(names: Sequence[str]) -> None:
+    """Make what needs the network: the trees of newer Debians."""
+    for suite in sorted({name.partition("-")[2] for name in names} - {""}):
+        await debian.directory(suite, ("docker.io", "iptables", "iproute2", "podman", "crun", "netavark"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["prepare"]:
+        asyncio.run(prepare(sys.argv[2:] or ["docker-trixie", "docker-forky"]))
+    else:
+        sys.exit(0 if all(asyncio.run(on(one)) for one in sys.argv[1:]) else 1)
