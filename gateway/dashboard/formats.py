@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import orjson
 from markupsafe import Markup, escape
 
 from gateway.model.errors import InvalidInput
@@ -58,6 +59,20 @@ def seconds(milliseconds: float | None) -> str:
     if milliseconds is None:
         return "…"
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"  # noqa: PLR2004
+
+
+def setting(value: object) -> str:
+    """Return the value of a setting as people read it: text as it is, a list or a mapping as JSON."""
+    if value is None or value in ("", [], {}):
+        return NOTHING
+    return value if isinstance(value, str) else orjson.dumps(_without_nothing(value), default=str).decode()
+
+
+def _without_nothing(value: object) -> object:
+    """Leave the fields out that have no value, at any depth."""
+    if isinstance(value, dict):
+        return {name: _without_nothing(one) for name, one in value.items() if one is not None}
+    return [_without_nothing(one) for one in value] if isinstance(value, list) else value
 
 
 def short_digest(digest: str | None) -> str:

@@ -116,6 +116,7 @@ def templates(language: str = texts.ENGLISH) -> "jinja2.Environment":
         at=formats.at,
         ago=partial(formats.ago, translate=translate),
         seconds=formats.seconds,
+        setting=formats.setting,
         short_digest=formats.short_digest,
         image_name=formats.image_name,
         word=lambda value: translate(texts.word(value)),

@@ -51,7 +51,7 @@ _ENUMERATIONS: tuple[type[StrEnum], ...] = (
     *(promotions.PromotionState, releases.ReleaseState, releases.MemberState, Rule),
 )
 #: other values that are shown as words
-_WORDS = ("never deployed", "waited", "ok", "unreachable", "in trouble", "waiting", "delivered")
+_WORDS = ("never deployed", "not observed yet", "waited", "ok", "unreachable", "in trouble", "waiting", "delivered")
 
 Translate = Callable[[str], str]
 

@@ -189,7 +189,11 @@ class EngineWorker:
         self._ended.set()
 
     def rollout_ended(self) -> None:
-        """Claim the next deployment, and check an engine that is not checked often."""
+        """Claim the next deployment, observe its application, and check an engine that is not checked often.
+
+        The engine may have no event after the end of a rollout, and before it the application was not observed.
+        """
+        self._event_seen.set()
         if not self._pool_view.watches(self):
             self.check_now()
         self._pool_view.make_room()

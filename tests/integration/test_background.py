@@ -176,6 +176,29 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
     await cancel_and_wait(living)
 
 
+async def test_an_engine_is_observed_after_each_rollout_although_it_has_no_event(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: asyncio.Queue[None] = asyncio.Queue()
+
+    async def observe(_: object) -> float | None:
+        await runs.put(None)
+        return None
+
+    monkeypatch.setattr("gateway.worker.engine_worker.POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(EngineWorker, "_check_forever", asyncio.Event().wait)
+    monkeypatch.setattr(EngineWorker, "_follow_events", asyncio.Event().wait)
+    host = EngineWorker(web.pool, OneTask(PeriodicTask("observation", 3600.0, observe, on_events=True)), None, "here")  # type: ignore[arg-type]
+    host.identity = EngineIdentity("id", "name", "1", "linux/amd64")
+    living = asyncio.create_task(host.run())
+    host.watch_or_leave()
+    async with asyncio.timeout(20):
+        await runs.get()
+        host.rollout_ended()
+        await runs.get()
+    await cancel_and_wait(living)
+
+
 class OneTask:
     """Stands in for the other engines, of which none is claimed for."""
 
@@ -190,6 +213,9 @@ class OneTask:
 
     def watches(self, _host: EngineWorker) -> bool:
         return True
+
+    def make_room(self) -> None:
+        """There is nothing to claim."""
 
 
 def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:

@@ -3,6 +3,7 @@
 (() => {
   const HEIGHT = 240; // pixels
   const COLOURS = ["--first", "--second"];
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]; // steps of an axis that counts
 
   // The values of a row, one for each series; "-" stands for none.
   const valuesOf = (row) => row.dataset.values.split(" ").map((text) => (text === "-" ? null : Number(text)));
@@ -29,7 +30,7 @@
       {
         width: place.clientWidth, height: HEIGHT,
         scales: { x: width ? { range: (_, from, to) => [from, to + width] } : {}, y: { range } },
-        axes: [axis, { ...axis, label: place.dataset.textY }],
+        axes: [axis, { ...axis, label: place.dataset.textY, ...(width ? { incrs: WHOLE } : {}) }],
         series: [{}, ...series],
       },
       [rows.map((row) => row[0]), ...series.map((_, number) => rows.map((row) => row[1][number]))],
