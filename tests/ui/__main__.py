@@ -24,6 +24,8 @@ from tests.ui.safe import everywhere, hostile, many, other_sites, sign_out
 from tests.ui.visit import DESK, Visit
 from tests.ui.world import world
 
+#: milliseconds until what should be shown is missed; how fast it comes is a claim of its own
+_PATIENCE = 120_000
 _STEPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (
     *(first_visit, adopt, create, webhook, push, back, inbox, log, everywhere),
     *(hostile, many, other_sites, interrupted, switch, sign_out),
@@ -35,6 +37,7 @@ async def run(shots: Path | None) -> bool:
     with tempfile.TemporaryDirectory(prefix="gateway-ui-") as directory:
         async with world(Path(directory)) as made, chromium() as browser:
             context = await browser.new_context(viewport=DESK, reduced_motion="reduce")
+            context.set_default_timeout(_PATIENCE)
             page, noted = await context.new_page(), Noted()
             noted.watch(page, made.url)
             visit = Visit(made, context, page, noted, shots)

@@ -64,7 +64,7 @@ async def create(visit: Visit) -> None:
         await visit.page.keyboard.press("Tab")
     await visit.page.keyboard.press("Enter")
     await visit.page.wait_for_url("**/deployments/*")
-    await visit.page.wait_for_selector(".state-succeeded", timeout=20_000)
+    await visit.page.wait_for_selector(".state-succeeded")
     visit.claim("a deployment is followed to its end without a reload", holds=True)
     await visit.shot("deployment")
     await visit.sound("a deployment")
@@ -91,7 +91,7 @@ async def webhook(visit: Visit) -> None:
     async with aiohttp.ClientSession(headers=headers) as session:
         async with session.post(url, json={"events": [event]}) as answer:
             visit.claim("the webhook takes a push", holds=answer.status == 200)
-        await visit.page.wait_for_selector("#webhook article .state-ignored", timeout=10_000)
+        await visit.page.wait_for_selector("#webhook article .state-ignored")
         shown = await visit.page.inner_text("#webhook")
         visit.claim("the test push is shown as it arrives, with why", holds="registry.example/a/b:v1" in shown)
         await visit.shot("webhook")

@@ -20,20 +20,20 @@ async def push(visit: Visit) -> None:
     seen = []
     for number in range(_PUSHES):
         accepted = asyncio.create_task(_accepted(visit.world))
-        shown = asyncio.create_task(visit.page.wait_for_selector(".pending li", timeout=10_000))
+        shown = asyncio.create_task(visit.page.wait_for_selector(".pending li"))
         await visit.world.push("shop/web", f"v{number + 2}")
         await shown
         at = time.monotonic()
         seen.append(at - await accepted)
-        await visit.page.wait_for_selector(".pending", state="detached", timeout=20_000)
+        await visit.page.wait_for_selector(".pending", state="detached")
     median = statistics.median(seen) * 1000
     visit.claim("a push is on the page within 250 ms of its acceptance", holds=median <= 250, detail=f"{median:.0f} ms")
     await visit.world.push("shop/web", "bad", Behaviour.EXITS)
-    await visit.page.wait_for_selector(".state-failed", timeout=30_000)
+    await visit.page.wait_for_selector(".state-failed")
     await visit.world.push("shop/web", "good", Behaviour.FINISHES)
-    await visit.page.wait_for_selector(".pending li span strong", timeout=20_000)
+    await visit.page.wait_for_selector(".pending li span strong")
     await visit.shot("overview", everywhere=True)
-    await visit.page.wait_for_selector(".pending", state="detached", timeout=30_000)
+    await visit.page.wait_for_selector(".pending", state="detached")
     await visit.go("/deployments")
     await visit.page.locator("tr:has(.state-failed) td a").first.click()
     await visit.page.wait_for_selector(".reason")
@@ -62,7 +62,7 @@ async def back(visit: Visit) -> None:
     await visit.sound("a way back")
     await visit.page.click("button:has-text('Roll back to this')")
     await visit.page.wait_for_url("**/deployments/*")
-    await visit.page.wait_for_selector(".state-succeeded", timeout=30_000)
+    await visit.page.wait_for_selector(".state-succeeded")
     visit.claim("a version is brought back by its button", holds=True)
     (application,) = await visit.world.gateway.query("application.all")
     await visit.go(f"/applications/{application['applicationId']}/times")
@@ -103,7 +103,7 @@ async def inbox(visit: Visit) -> None:
     visit.claim("a delivery is replayed by its button", holds=True)
     await visit.page.click("a:has-text('Pushes an hour')")
     await visit.page.wait_for_selector(".chart canvas")
-    (hour,) = await visit.page.locator("#hours tbody tr").first.locator("td").first.all_inner_texts()
+    (hour,) = await visit.page.locator("#hours tbody tr").first.locator("td").first.all_text_contents()
     visit.claim("the pushes of this hour are counted", holds=int(hour) > _PUSHES, detail=hour)
     await visit.shot("hours")
     await visit.go("/audit")
@@ -129,7 +129,7 @@ async def log(visit: Visit) -> None:
         "window.slowest = 0; new PerformanceObserver((list) => { for (const one of list.getEntries())"
         " window.slowest = Math.max(window.slowest, one.duration); }).observe({type: 'longtask', buffered: true})"
     )
-    await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')", timeout=120_000)
+    await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')")
     slowest = await visit.page.evaluate("window.slowest")
     lost, shown = await visit.page.evaluate(
         "(() => { const seen = document.getElementById('log-lines').textContent.trim().split('\\n')"
@@ -140,6 +140,12 @@ async def log(visit: Visit) -> None:
     visit.claim(f"a log of {_LINES} lines loses none", holds=lost == 0 and shown == _LINES, detail=f"{lost}, {shown}")
     visit.claim("no task of the browser takes 200 ms meanwhile", holds=slowest < 200, detail=f"{slowest:.0f} ms")
     await visit.page.fill("#log-search", f"line {_LINES - 1}")
+    await visit.page.select_option("select[name=since]", "24h")
+    await visit.page.click("button:text-is('Show')")
+    await visit.page.wait_for_url("**since=24h**")
+    await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')")
+    shown = (await visit.page.locator("#log-lines").inner_text()).strip().splitlines()
+    visit.claim("the log is shown since a time, only with a text, both in the address", holds=len(shown) == 1)
     await visit.sound("a log")
     await visit.shot("log")
     await gateway.mutate("application.delete", {"applicationId": "counter"})

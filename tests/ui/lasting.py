@@ -23,7 +23,7 @@ async def interrupted(visit: Visit) -> None:
     digest = (await gateway.settled(application_id))["digest"]
     await asyncio.sleep(_CUT)
     balancer.mend()
-    await visit.page.wait_for_selector(f"tbody code[title='{digest}']", timeout=60_000)
+    await visit.page.wait_for_selector(f"tbody code[title='{digest}']")
     visit.claim("after a cut of 30 s that no end of a connection announced, the page catches up by itself", holds=True)
     await visit.follow()
 
@@ -34,7 +34,7 @@ async def interrupted(visit: Visit) -> None:
     await gateway.settled(application_id)
     digest = (await gateway.deployments(application_id))[0]["digest"]
     await visit.page.evaluate(_HIDE, False)
-    await visit.page.wait_for_selector(f"tbody code[title='{digest}']", timeout=20_000)
+    await visit.page.wait_for_selector(f"tbody code[title='{digest}']")
     visit.claim("a hidden tab rests, and catches up when it is shown", holds=paused == "paused", detail=paused)
 
     await visit.follow()
@@ -42,9 +42,9 @@ async def interrupted(visit: Visit) -> None:
     await gateway.start()
     await visit.follow()
     await visit.world.push("shop/web", "after the kill")
-    await visit.page.wait_for_selector(".pending li", timeout=20_000)
+    await visit.page.wait_for_selector(".pending li")
     visit.claim("after the gateway was killed, the page goes on by itself", holds=True)
-    await visit.page.wait_for_selector(".pending", state="detached", timeout=30_000)
+    await visit.page.wait_for_selector(".pending", state="detached")
 
 
 _HIDE = """(hidden) => {
@@ -70,7 +70,7 @@ async def switch(visit: Visit) -> None:
         await gateway.start()
         await visit.follow()
         await visit.world.push("shop/web", "by the other", ballast=150_000_000)
-        await visit.page.wait_for_selector("article.pending", timeout=20_000)
+        await visit.page.wait_for_selector("article.pending")
         seen: set[str] = set()
         while await visit.page.locator("article.pending").count():
             seen.add(await visit.page.locator("#application").inner_text(timeout=5_000))
@@ -85,11 +85,11 @@ async def switch(visit: Visit) -> None:
         balancer.target = second.port
         await gateway.stop(signal.SIGKILL)
         digest = (await second.settled(application_id))["digest"]
-        await visit.page.wait_for_selector(f"#application dd code:text-is('{digest}')", timeout=40_000)
+        await visit.page.wait_for_selector(f"#application dd code:text-is('{digest}')")
         visit.claim("when its gateway is killed, the page changes over to the other and is complete", holds=True)
         await visit.follow()
         await visit.go("/applications/talks/log")
-        await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')", timeout=20_000)
+        await visit.page.wait_for_selector(f"#log-status:text-is('{_LINES} lines')")
         visit.claim("the other gateway shows the log of what the first one started", holds=True)
         gateway.environment["GATEWAY_DOCKER_HOST"] = visit.world.engine
         await gateway.start()

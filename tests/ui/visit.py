@@ -76,4 +76,4 @@ class Visit:
 
     async def follow(self) -> None:
         """Wait until the page is live."""
-        await self.page.wait_for_selector("#live:text-is('live')", timeout=30_000)
+        await self.page.wait_for_selector("#live:text-is('live')")

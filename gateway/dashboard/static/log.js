@@ -123,6 +123,7 @@
         if (waiting.length > CHUNK * MOST) waiting = waiting.slice(-CHUNK * MOST);
         schedule();
       });
+      source.addEventListener("open", () => { if (!count) say(text("Lines", 0)); });
       source.addEventListener("beat", heard);
       source.addEventListener("ended", (event) => {
         const [why] = JSON.parse(event.data);
