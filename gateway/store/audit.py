@@ -32,11 +32,17 @@ def _from_row(row: asyncpg.Record) -> AuditEntry:
 
 
 async def insert_unrecorded(connection: Connection, events: Sequence[UnrecordedEvent]) -> None:
-    """Record what no trigger has recorded: refusals, failures, and actions that changed no row."""
+    """Record what no trigger has recorded: refusals, failures, and actions that changed no row.
+
+    A target that is an application, or a deployment of one, is found by the application.
+    """
     await connection.executemany(
         """
-        INSERT INTO audit (call_id, via, who, key_id, address, action, target, outcome, detail, times)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8::audit_outcome, $9, $10
+        INSERT INTO audit (call_id, via, who, key_id, address, action, target, application_id, outcome, detail, times)
+        SELECT $1, $2, $3, $4, $5, $6, $7, coalesce(
+                   (SELECT application_id FROM applications WHERE application_id = $7),
+                   (SELECT application_id FROM deployments WHERE deployment_id = $7)
+               ), $8::audit_outcome, $9, $10
          WHERE $8 <> 'done' OR NOT EXISTS (SELECT FROM audit WHERE call_id = $1)
         """,
         [

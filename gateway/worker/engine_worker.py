@@ -193,7 +193,7 @@ class EngineWorker:
 
         The engine may have no event after the end of a rollout, and before it the application was not observed.
         """
-        self._event_seen.set()
+        self._run_event_tasks()
         if not self._pool_view.watches(self):
             self.check_now()
         self._pool_view.make_room()
@@ -260,6 +260,11 @@ class EngineWorker:
                 failures = 0
                 await _wait(event_seen, wait)
 
+    def _run_event_tasks(self) -> None:
+        """Let the tasks that run after events run soon."""
+        for event_seen in self._event_seen.values():
+            event_seen.set()
+
     async def _follow_events(self) -> None:
         """Follow the engine's events."""
         while True:
@@ -268,8 +273,7 @@ class EngineWorker:
                     async with aclosing(events.follow(self.engine)) as stream:
                         async for _ in stream:
                             self._stream = stream
-                            for event_seen in self._event_seen.values():
-                                event_seen.set()
+                            self._run_event_tasks()
             finally:
                 self._stream = None
             # The engine may be gone, or have restarted so quickly that no check has failed.

@@ -41,10 +41,12 @@ async def interrupted(visit: Visit) -> None:
     await gateway.stop(signal.SIGKILL)
     await gateway.start()
     await visit.follow()
+    so_far = len(await gateway.deployments(application_id))
     await visit.world.push("shop/web", "after the kill")
-    await visit.page.wait_for_selector(".pending li")
-    visit.claim("after the gateway was killed, the page goes on by itself", holds=True)
+    digest = (await gateway.settled(application_id, count=so_far + 1))["digest"]
+    await visit.page.wait_for_selector(f"tbody code[title='{digest}']")
     await visit.page.wait_for_selector(".pending", state="detached")
+    visit.claim("after the gateway was killed, the page goes on by itself, and is complete", holds=True)
 
 
 _HIDE = """(hidden) => {

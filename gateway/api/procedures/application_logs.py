@@ -18,6 +18,9 @@ from gateway.store.database import transaction
 
 procedures = Procedures()
 
+#: colours and other control sequences of a terminal, which no reader sees: ECMA-48, 5.4
+_CONTROL = re.compile(r"\x1b(?:\[[0-9;?]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _AGE = re.compile(r"(\d{1,9})([smhd])")
 
@@ -57,6 +60,11 @@ def host_of(context: Context, application: Application) -> EngineStatus:
     raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")
 
 
+def plain(line: str) -> str:
+    """Return what a line says to who reads it: without its colours."""
+    return _CONTROL.sub("", line)
+
+
 @procedures.query("application.readLogs", gives=str, raises=(Unavailable,))
 async def read_logs(context: Context, given: Read) -> Answer:
     """Return the last log lines of an application's containers.
@@ -77,7 +85,8 @@ async def read_logs(context: Context, given: Read) -> Answer:
         raise Unavailable(f"cannot read the log of {application.name}: {error}") from error
     if given.search:
         wanted = given.search.lower()
-        text = "".join(line for line in text.splitlines(keepends=True) if wanted in line.lower())
+        lines = text.splitlines(keepends=True)
+        text = "".join(line for line in lines if wanted in plain(line).lower())
     return Answer(text)
 
 

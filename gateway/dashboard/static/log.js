@@ -26,10 +26,14 @@
     const text = (name, number = 0, more = 0) =>
       shown.dataset["text" + name].replace("{number}", number).replace("{more}", more);
 
+    const control = /\u001b(?:\[([0-9;?]*)([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
+    // What a line says to who reads it: without its colours.
+    const plain = (text) => (text.includes("\u001b") ? text.replace(control, "") : text);
+
     // Adds text with its colours; other control sequences are left out.
     const draw = (parent, text) => {
       let colour = "", bold = false, from = 0;
-      const control = /\u001b(?:\[([0-9;?]*)([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
+      control.lastIndex = 0;
       const add = (part) => {
         part = part.replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
         if (!part) return;
@@ -55,7 +59,7 @@
     };
 
     const append = (line) => {
-      if (wanted && !line[1].toLowerCase().includes(wanted)) return;
+      if (wanted && !plain(line[1]).toLowerCase().includes(wanted)) return;
       if (!chunk || inChunk >= CHUNK) {
         chunk = document.createElement("div");
         chunk.className = "chunk";

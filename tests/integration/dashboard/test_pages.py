@@ -139,6 +139,12 @@ async def test_the_audit_is_filtered_by_what_was_done_to_an_application_of_a_nam
     assert page.partition("<main")[2].partition("</main>")[0].count("<tr>") == 2, "the head, and one row"
     assert "of one" in page
     assert "of other" not in page
+    one = (await web.query("application.search", q="one"))["items"][0]["applicationId"]
+    await web.mutate("application.deploy", applicationId=one)
+    found = (await visitor.get("/dashboard/audit?applicationId=one&action=application.deploy")).text
+    assert f'href="/dashboard/applications/{one}"' in found, (
+        "what changes no row of the application is found by it, too"
+    )
     assert "No entry matches." in (await visitor.get("/dashboard/audit?applicationId=nobody")).text
     assert (await visitor.get("/dashboard/audit?outcome=strange")).status == 400
 
