@@ -48,6 +48,10 @@ _SLOW_FIRST = (
     "integration/worker/",
     "integration/store/test_migrate.py",
     "support/",
+    "integration/test_confidentiality.py",
+    "integration/docker/",
+    "integration/gates/",
+    "unit/test_freezing.py",
     "integration/",
     "docs/",
 )

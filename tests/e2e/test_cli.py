@@ -81,25 +81,9 @@ async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(sh
         await shell.cli("audit", "--app", "app-never")
 
 
-async def test_a_key_created_without_a_scope_is_described_on_standard_error(shell: CommandLine) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        "keys",
-        "create",
-        "of-any-kind",
-        env=shell.environment,
-        stdin=-1,
-        stdout=-1,
-        stderr=-1,
-    )
-    out, err = await process.communicate()
-    assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
-    assert b"has scope admin and is unrestricted, which makes it root on every host, without expiry; restrict" in err
-
-
-async def test_the_scope_is_asked_for_on_a_terminal_but_not_in_a_script(shell: CommandLine) -> None:
+async def test_the_scope_is_asked_for_on_a_terminal_but_in_a_script_described_on_standard_error(
+    shell: CommandLine,
+) -> None:
     leader, follower = pty.openpty()
     for name, out in (("asked", follower), ("of-a-script", asyncio.subprocess.PIPE)):
         words = ("-m", "gateway", "keys", "create", name)
@@ -107,8 +91,11 @@ async def test_the_scope_is_asked_for_on_a_terminal_but_not_in_a_script(shell: C
             sys.executable, *words, env=shell.environment, stdin=follower, stdout=out, stderr=follower
         )
         os.write(leader, b"deploy\n")
-        await process.communicate()
+        printed, _ = await process.communicate()
         assert process.returncode == 0
+    assert (printed[:3], len(printed.split())) == (b"gw_", 1)
+    said = os.read(leader, 65536)
+    assert b"has scope admin and is unrestricted, which makes it root on every host, without expiry; restrict" in said
     os.close(leader)
     os.close(follower)
     listed = orjson.loads(await shell.cli("keys", "list", "--json"))

@@ -1,22 +1,15 @@
 """A real gateway process, from the hook to the container."""
 
-import asyncio
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
-from gateway.cli.demo.images import Image, Pusher
 from gateway.cli.demo.process import GatewayProcess, until
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
-from gateway.model.reference import Digest, Reference
 from tests.support.command_line import gateway_process
 from tests.support.databases import database_settings
 from tests.support.distribution_hooks import Hook, envelope
@@ -44,50 +37,6 @@ async def gateway(
 async def running_digest(engine: Engine, application_id: str) -> list[str]:
     found = await containers.list_labelled(engine, application_id)
     return [container.labels["gateway.digest"] for container in found if container.running]
-
-
-async def _post_until_taken(hook: Hook, body: bytes, session: aiohttp.ClientSession) -> tuple[int, dict[str, Any]]:
-    """Send it again while the answer is 503, as a registry does: a busy machine may not store all in time."""
-    while (answer := await hook.post(body, session))[0] == HTTPStatus.SERVICE_UNAVAILABLE:
-        pass
-    return answer
-
-
-@pytest.mark.parametrize("versions", [8, pytest.param(40, marks=pytest.mark.long)])
-async def test_many_pushes_at_once_end_on_the_newest_and_again_start_nothing(
-    gateway: GatewayProcess, engine: Engine, pushes: Pushes, versions: int
-) -> None:
-    hook = await Hook.open(gateway)
-    newest: dict[str, Digest] = {}
-    bodies: list[bytes] = []
-    async with aiohttp.ClientSession() as session:
-        pusher = Pusher(session, f"http://{pushes.address}")
-        for number in range(5):
-            name = f"{pushes.address}/{pushes.path}/app{number}:latest"
-            await gateway.mutate(
-                "application.create", {"name": "a", "applicationId": f"a{number}", "dockerImage": name}
-            )
-            for version in range(versions):
-                digest = await pusher.push(Image(f"{number}-{version}"), Reference.parse(name))
-                bodies.append(envelope(name, digest))
-                newest[f"a{number}"] = digest
-        answers = await asyncio.gather(*(_post_until_taken(hook, body, session) for body in bodies))
-        assert {status for status, _ in answers} <= {200, 202}
-        for application_id, digest in newest.items():
-            await gateway.settled(application_id)
-            assert await running_digest(engine, application_id) == [digest]
-        before = [one for number in range(5) for one in await gateway.deployments(f"a{number}")]
-        assert {one["state"] for one in before} <= {"succeeded", "unchanged", "superseded"}
-        accepted = {one["deploymentId"] for _, answer in answers for one in answer["deployments"]}
-        assert accepted == {one["deploymentId"] for one in before}
-
-        again = await asyncio.gather(*(_post_until_taken(hook, body, session) for body in bodies))
-        assert Counter(status for status, _ in again) == {200: len(bodies)}
-        assert sorted(answer["duplicateOf"] for _, answer in again) == sorted(
-            answer.get("duplicateOf") or answer["deliveryId"] for _, answer in answers
-        )
-        after = [one for number in range(5) for one in await gateway.deployments(f"a{number}")]
-        assert len(before) == len(after)
 
 
 @pytest.mark.long
@@ -178,8 +127,10 @@ async def test_a_second_gateway_takes_over_from_one_that_was_killed(
         await second.stop()
 
 
-async def test_without_an_engine_it_accepts_and_waits_and_says_why(tmp_path: Path, pushes: Pushes) -> None:
-    async with gateway_process(tmp_path, f"unix://{tmp_path}/nobody.sock", FAST) as gateway:
+async def test_without_an_engine_it_accepts_and_waits_and_says_why(
+    tmp_path: Path, pushes: Pushes, settings: dict[str, str]
+) -> None:
+    async with gateway_process(tmp_path, f"unix://{tmp_path}/nobody.sock", settings) as gateway:
         hook, name = await Hook.open(gateway), pushes.name()
         await gateway.mutate("application.create", {"name": "a", "applicationId": "a", "dockerImage": name})
         status, _ = await hook.post(envelope(name, await pushes("v1")))

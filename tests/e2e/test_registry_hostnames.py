@@ -141,9 +141,9 @@ def ecr(tag: str, digest: Digest) -> bytes:
     ("source", "image", "registry_url"),
     [
         ("dockerhub", "mycompany/app:v1", "https://index.docker.io/v1/"),
-        ("github", "ghcr.io/myorg/app:v1", "ghcr.io"),
         ("ecr", f"{ECR}/app:v1", ECR),
-        ("distribution", "registry.example.com/app:v1", "registry.example.com"),
+        pytest.param("github", "ghcr.io/myorg/app:v1", "ghcr.io", marks=pytest.mark.long),
+        pytest.param("distribution", "registry.example.com/app:v1", "registry.example.com", marks=pytest.mark.long),
     ],
 )
 async def test_a_private_image_is_deployed_under_its_true_name(

@@ -28,7 +28,9 @@ from gateway.docker.engine.services import Task
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import RolloutError
 from gateway.queue import enqueue
-from gateway.store import applications
+from gateway.store import applications, database
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.migrate import migrate
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.swarm_nodes import Node, Swarm, supervised, swarm_of
@@ -53,11 +55,24 @@ class Violation(Exception):
     """What must not be."""
 
 
+@asynccontextmanager
+async def migrated(place: Path) -> AsyncIterator[str]:
+    """Run a PostgreSQL of its own; yields the address of a database that has the schema."""
+    async with embedded_postgres(place) as url:
+        async with database.connect(url) as pool:
+            await migrate(pool)
+        yield url
+
+
 async def main() -> int:
     logs.configure("warning", "text")
     settings = {"GATEWAY_STABLE_WINDOW": "1", "GATEWAY_HEALTH_DEADLINE": "150", "GATEWAY_WATCH_WINDOW": "0"}
     with tempfile.TemporaryDirectory(prefix="gateway-swarm-") as place:
-        async with swarm_of(3) as swarm, supervised(swarm, Path(place), **settings) as one:
+        async with (
+            swarm_of(3) as swarm,
+            migrated(Path(place) / "postgres") as url,
+            supervised(swarm, Path(place), url, **settings) as one,
+        ):
             await one.engine.call(
                 "POST", "networks/create", body={"Name": NETWORK, "Driver": "overlay", "Attachable": True}
             )

@@ -28,7 +28,7 @@ _KILL_DEADLINE = 10.0  # seconds after SIGKILL
 _POLL_INTERVAL = 0.1  # seconds
 # Milliseconds. Each scan reads the environment of every process of the machine.
 _FIRST_SCANS, _SCAN_INTERVAL = 200, 2000
-_FIRST_SCANS_FOR = 60.0  # seconds
+_FIRST_SCANS_FOR = 20.0  # seconds
 
 
 def pytest_configure(config: "pytest.Config") -> None:

@@ -10,6 +10,7 @@ from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.registries import anonymous
 from gateway.store import applications
+from tests.support.databases import create_database
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.swarm_nodes import Supervised, supervised, swarm_of
@@ -24,9 +25,12 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-async def supervised_swarm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Supervised]:
+async def supervised_swarm(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: str, worker_id: str
+) -> AsyncIterator[Supervised]:
     quick = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_HEALTH_DEADLINE": "15", "GATEWAY_WATCH_WINDOW": "0"}
-    async with swarm_of(1) as swarm, supervised(swarm, tmp_path_factory.mktemp("swarm"), **quick) as one:
+    database, place = await create_database(postgres_server, f"swarm_{worker_id}"), tmp_path_factory.mktemp("swarm")
+    async with swarm_of(1) as swarm, supervised(swarm, place, database, **quick) as one:
         yield one
 
 

@@ -17,8 +17,6 @@ from gateway.model.reference import parse_domain
 from gateway.registry import client as registry_client
 from gateway.store import database
 from gateway.store.database import Pool
-from gateway.store.embedded_postgres import embedded_postgres
-from gateway.store.migrate import migrate
 from gateway.worker.supervisor import supervise
 from tests.support.engine_before import engine_before
 from tests.support.rollout_env import VAULT
@@ -145,16 +143,14 @@ class Supervised:
 
 
 @asynccontextmanager
-async def supervised(swarm: Swarm, place: Path, **settings: str) -> AsyncIterator[Supervised]:
-    """Run a supervisor, a database and a registry for the Swarm."""
+async def supervised(swarm: Swarm, place: Path, database_url: str, **settings: str) -> AsyncIterator[Supervised]:
+    """Run a supervisor and a registry for the Swarm, on a database that has the schema."""
     first, spare = swarm.nodes[0], f"{swarm.host}:{free_port()}"
     environment = {"HOME": "/", "DOCKER_HOST": first.dockerd.host, **settings}
     async with (
         private_registry(place / "registry", free_port(), host=swarm.host) as registry,
-        embedded_postgres(place / "postgres") as url,
-        database.connect(url) as pool,
+        database.connect(database_url) as pool,
         registry_client.connect(frozenset(map(parse_domain, (registry.address, spare)))) as client,
+        supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)),
     ):
-        await migrate(pool)
-        async with supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)):
-            yield Supervised(pool, first.engine, registry.address, spare, first)
+        yield Supervised(pool, first.engine, registry.address, spare, first)

@@ -70,7 +70,7 @@ async def test_a_session_that_is_killed_leaves_nothing_running(
     inner.write_text(_INNER.format(place=tmp_path, engine=engine))
     session = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "-o", "addopts=",
-        "-p", "tests.support.leftovers", "-p", "no:cacheprovider", "-n", str(workers),
+        "-p", "tests.support.leftovers", "-p", "no:cacheprovider", "-p", "no:schemathesis", "-n", str(workers),
         "--max-worker-restart=0", f"--basetemp={tmp_path / 'inner'}", str(inner), stdout=-3, stderr=-3,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip

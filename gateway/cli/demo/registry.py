@@ -12,7 +12,7 @@ from typing import Any
 from gateway.cli.demo.process import WITH_US
 from gateway.model.errors import Unavailable
 
-_READY_DEADLINE = 20.0  # seconds
+_READY_DEADLINE = 60.0  # seconds
 _LOOK_AGAIN = 0.05  # seconds
 
 

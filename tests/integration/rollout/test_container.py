@@ -449,7 +449,7 @@ async def test_start_first_moves_name_and_aliases_without_a_gap(app: DeployedApp
         await app.ask(Kind.DEPLOY)
         name, answers = (await app.serving()).name, set()
         asking = await _asks(app, network, name, pushes.name())
-        for version in ("v2", "v3", "v4"):
+        for version in ("v2", "v3"):
             await pushes(version)
             assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
         answers = set((await containers.last_lines(app.engine, asking)).split())
@@ -465,7 +465,8 @@ async def test_start_first_moves_name_and_aliases_without_a_gap(app: DeployedApp
 async def _asks(app: DeployedApp, network: str, name: str, image: str) -> str:
     """Run a container that keeps resolving a name, and says when nobody answers to it."""
     look = f"/bin/busybox nslookup {name} 127.0.0.11 >/dev/null"
-    script = f"{look} && echo asked; while :; do {look} || echo lost; done"
+    # Without a pause it takes a whole processor from what is tested.
+    script = f"{look} && echo asked; while :; do {look} || echo lost; /bin/busybox usleep 5000; done"
     body = {
         "Image": image,
         "Entrypoint": ["/bin/busybox", "sh", "-c", script],

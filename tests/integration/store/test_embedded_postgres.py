@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -39,6 +40,23 @@ with get_server(Path(sys.argv[1])) as server:
         print("ready", flush=True)
         sys.stdin.read()
 """
+
+
+@pytest.fixture(scope="module")
+async def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that was made and does not run: to make one takes ten times as long as to copy it."""
+    place = tmp_path_factory.mktemp("stopped")
+    async with embedded_postgres(place):
+        pass
+    return place / "postgres"
+
+
+@pytest.fixture
+def made(stopped: Path, tmp_path: Path) -> Path:
+    """A data directory with a database that does not run."""
+    shutil.copytree(stopped, tmp_path / "made" / "postgres")
+    (tmp_path / "made").chmod(0o700)
+    return tmp_path / "made"
 
 
 def home_of(place: Path) -> Path:
@@ -104,12 +122,12 @@ async def test_where_root_may_not_run_it_the_refusal_says_what_to_do(tmp_path: P
     assert modes(home) == [0o700]
 
 
-async def test_whoever_has_no_password_is_refused(tmp_path: Path) -> None:
-    async with embedded_postgres(tmp_path) as url:
+async def test_whoever_has_no_password_is_refused(made: Path) -> None:
+    async with embedded_postgres(made) as url:
         assert await asyncpg_answers(url)
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(url.partition("@")[0].rpartition(":")[0] + ":wrong@" + url.partition("@")[2])
-        assert modes(tmp_path / "postgres/.s.PGSQL.5432", tmp_path / "postgres/gateway.password") == [0o600, 0o600]
+        assert modes(made / "postgres/.s.PGSQL.5432", made / "postgres/gateway.password") == [0o600, 0o600]
 
 
 async def asyncpg_answers(url: str) -> bool:
@@ -128,9 +146,12 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(short)
 
 
-async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(tmp_path: Path, runtime: Path) -> None:
+async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(
+    made: Path, tmp_path: Path, runtime: Path
+) -> None:
     place = tmp_path / ("long" * 20) / "with, a comma"
-    place.mkdir(parents=True)
+    place.parent.mkdir()
+    await asyncio.to_thread(made.rename, place)
     async with embedded_postgres(place) as url:
         assert await asyncpg_answers(url)
         assert (place / "postgres/.s.PGSQL.5432").is_socket()
@@ -140,9 +161,9 @@ async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(tmp_pat
     assert within(runtime) == []
 
 
-async def test_killed_it_is_started_again_for_all_who_use_it(tmp_path: Path) -> None:
-    async with embedded_postgres(tmp_path) as url, embedded_postgres(tmp_path):
-        cluster = Cluster(tmp_path)
+async def test_killed_it_is_started_again_for_all_who_use_it(made: Path) -> None:
+    async with embedded_postgres(made) as url, embedded_postgres(made):
+        cluster = Cluster(made)
         former = cluster.postmaster()
         assert former is not None
         os.kill(former, signal.SIGKILL)
@@ -199,11 +220,11 @@ async def test_what_a_killed_start_has_left_is_cleared_away(tmp_path: Path) -> N
     assert within(tmp_path) == ["postgres"]
 
 
-async def test_a_number_that_another_process_has_now_does_not_keep_it_from_starting(tmp_path: Path) -> None:
-    async with embedded_postgres(tmp_path):
-        noted = (tmp_path / "postgres/postmaster.pid").read_text()
-    (tmp_path / "postgres/postmaster.pid").write_text(noted.replace(noted.split()[0], str(os.getpid()), 1))
-    async with embedded_postgres(tmp_path) as url:
+async def test_a_number_that_another_process_has_now_does_not_keep_it_from_starting(made: Path) -> None:
+    async with embedded_postgres(made):
+        noted = (made / "postgres/postmaster.pid").read_text()
+    (made / "postgres/postmaster.pid").write_text(noted.replace(noted.split()[0], str(os.getpid()), 1))
+    async with embedded_postgres(made) as url:
         assert await asyncpg_answers(url)
 
 
@@ -238,7 +259,7 @@ async def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -
 
 
 async def test_a_server_that_ends_during_the_first_connection_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect, broken = (
         asyncpg.connect,
@@ -251,5 +272,5 @@ async def test_a_server_that_ends_during_the_first_connection_is_waited_for(
         return await connect(url)
 
     monkeypatch.setattr("gateway.store.embedded_postgres.asyncpg.connect", first_broken)
-    async with embedded_postgres(home_of(tmp_path)):
+    async with embedded_postgres(made):
         assert broken == []

@@ -185,7 +185,8 @@ async def test_credentials_that_the_engine_rejects_are_reported(remote: Remote) 
         await identify_engine(strange)
 
 
-@pytest.mark.parametrize("way", ["unix", pytest.param("tls", marks=pytest.mark.long), "ssh"])
+# By its socket: test_two_engines_with_one_id_stay_separate_servers.
+@pytest.mark.parametrize("way", [*(pytest.param(way, marks=pytest.mark.long) for way in ("unix", "tls")), "ssh"])
 async def test_an_application_runs_on_the_server_it_names(
     operator: Operator, remote: Remote, engine: Engine, way: str
 ) -> None:

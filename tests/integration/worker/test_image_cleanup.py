@@ -52,7 +52,7 @@ async def test_a_deleted_application_leaves_no_image_and_no_tag(app: DeployedApp
     assert await images.inspect(app.engine, pushes.name()) is None
 
 
-@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("runs", [pytest.param(True, marks=pytest.mark.long), False])
 async def test_an_image_used_by_another_container_is_not_removed(app: DeployedApp, pushes: Pushes, runs: bool) -> None:
     digest = await pushes(f"first {pushes.path}")
     assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED

@@ -214,7 +214,14 @@ async def _removed(app: DeployedApp, container: Container) -> bool | None:
     return None
 
 
-@pytest.mark.parametrize("harm", ["removed", "stopped", "replaced", "replaced by another image"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "removed",
+        "replaced by another image",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("stopped", "replaced")),
+    ],
+)
 async def test_a_manual_change_is_healed_if_configured(
     app: DeployedApp, pushes: Pushes, told: list[Alert], harm: str
 ) -> None:
