@@ -14,10 +14,12 @@ from gateway.api.rpc.openapi import document
 from gateway.api.rpc.procedure import Surface
 from gateway.api.rpc.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
 
+_NAMES = {name.lower(): name for name in PROCEDURES}
+
 
 @cache
-def _adapter(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(PROCEDURES[name].gives)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def violation(name: str, value: Any) -> str | None:
@@ -26,7 +28,7 @@ def violation(name: str, value: Any) -> str | None:
     if gives is None or value is UNDEFINED:
         return None if gives is None and value is UNDEFINED else f"{name} gives {gives}, and answered {value!r}"
     try:
-        _adapter(name).validate_json(orjson.dumps(value), strict=True, extra="forbid")
+        _adapter(gives).validate_json(orjson.dumps(value), strict=True, extra="forbid")
     except ValidationError as error:
         return f"{name}: {error}"
     return None
@@ -57,16 +59,15 @@ class ResponseValidator:
 def _undeclared_deployments(request: web.Request) -> list[str]:
     """Report a deployment that was queued although no procedure of the request declares that it queues one."""
     names = request.path.rpartition("/")[2].split(",")
-    known = {name.lower(): one.queues for name, one in PROCEDURES.items()}
-    silent = not any(known.get(name.lower(), True) for name in names)
+    known = [_NAMES.get(name.lower()) for name in names]
+    silent = all(name is not None and not PROCEDURES[name].queues for name in known)
     return [f"{names} queued a deployment, which their descriptions do not tell of"] if silent else []
 
 
 def _violations(request: web.Request, status: int, body: bytes) -> list[str | None]:
     """Return the violations of each call in the request."""
     surface, _, names = request.path.removeprefix("/api/").lstrip("/").rpartition("/")
-    known = {name.lower(): name for name in PROCEDURES}
-    named = [known.get(name.lower()) for name in names.split(",")]
+    named = [_NAMES.get(name.lower()) for name in names.split(",")]
     if surface != "trpc":
         if named[0] is None or request.method != _method(named[0]):
             return []
@@ -116,7 +117,7 @@ def _error_violation(name: str, status: int, body: bytes, envelope: type) -> str
     if str(status) not in described["responses"]:
         return f"{name} answered {status}, which its description does not tell of: {body!r}"
     try:
-        TypeAdapter(envelope).validate_json(body, strict=True, extra="forbid")
+        _adapter(envelope).validate_json(body, strict=True, extra="forbid")
     except ValidationError as error:
         return f"{name}, answering {status}: {error}"
     return None
