@@ -84,7 +84,7 @@ async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(sh
 async def test_the_scope_is_asked_for_on_a_terminal_but_in_a_script_described_on_standard_error(
     shell: CommandLine,
 ) -> None:
-    leader, follower = pty.openpty()
+    (leader, follower), printed = pty.openpty(), b""
     for name, out in (("asked", follower), ("of-a-script", asyncio.subprocess.PIPE)):
         words = ("-m", "gateway", "keys", "create", name)
         process = await asyncio.create_subprocess_exec(

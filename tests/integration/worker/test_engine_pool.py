@@ -73,7 +73,7 @@ async def supervisor(
     web_pool: Pool, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Supervisor]:
     """One rollout at a time on an engine, so that each would be in the other's way if they shared anything."""
-    monkeypatch.setattr("gateway.worker.engine_pool._CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr("gateway.worker.engine_pool._CHECK_INTERVAL", 0.5)
     async with web_pool.acquire() as connection:
         await empty(connection, "applications", "servers")
     settings = Settings.from_environ(
