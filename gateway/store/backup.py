@@ -101,7 +101,8 @@ def _draft(target: Path) -> Iterator[tuple[Path, int]]:
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: there, nothing that was left is deleted either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield draft, descriptor
     finally:
         os.close(descriptor)
