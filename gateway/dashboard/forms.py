@@ -32,6 +32,7 @@ OFFERED = frozenset(
         "application.stop",
         "application.rollback",
         "application.delete",
+        "application.move",
         "application.saveEnvironment",
         "application.update",
         "alert.create",

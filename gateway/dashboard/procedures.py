@@ -18,6 +18,8 @@ from gateway.store import resource_owners
 from gateway.store.database import statement
 from gateway.store.projects import select_project_names
 
+_OFFERED = 200  # applications
+
 
 async def call(request: web.Request, name: str, **given: Any) -> Any:
     """Return the value of a procedure's answer, None for an empty one; raises CallError."""
@@ -54,6 +56,14 @@ async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:
         return await call(request, name, **given)
     except CallError:
         return None
+
+
+async def offered_applications(request: web.Request) -> dict[str, str] | None:
+    """Return the applications that a form offers, by id; None where there are too many to choose from."""
+    found = await call_if_allowed(request, "lookup.all", kind="application", limit=_OFFERED + 1)
+    if found is None or len(found) > _OFFERED:
+        return None
+    return {one["id"]: one["name"] or one["id"] for one in sorted(found, key=lambda one: (one["name"] or "").lower())}
 
 
 async def project_names(request: web.Request) -> dict[str, str]:

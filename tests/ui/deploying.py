@@ -111,7 +111,7 @@ async def inbox(visit: Visit) -> None:
     await visit.page.fill("input[name=action]", "application.deploy")
     await visit.page.keyboard.press("Enter")
     await visit.page.wait_for_url("**action=application.deploy**")
-    rows = await visit.page.locator("tbody tr").all_inner_texts()
+    rows = await visit.page.locator("main tbody tr").all_inner_texts()
     holds = bool(rows) and all("application.deploy" in row for row in rows)
     visit.claim("the audit is filtered by the name of an application, and what was done", holds=holds)
     await visit.sound("the filtered audit")

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway.dashboard.procedures import call_page, project_names
+from gateway.dashboard.procedures import call_page, offered_applications, project_names
 from gateway.dashboard.rendering import page
 from gateway.model.alerts import EventKind
 
@@ -24,4 +24,5 @@ async def show(request: web.Request) -> web.Response:
         wanted=wanted,
         events=[one.value for one in EventKind if one is not EventKind.TEST],
         projects=await project_names(request),
+        applications=await offered_applications(request),
     )

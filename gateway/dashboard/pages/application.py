@@ -12,6 +12,7 @@ from gateway.dashboard.image_labels import Label, read_labels
 from gateway.dashboard.log_stream import AGES
 from gateway.dashboard.procedures import call, call_if_allowed, may
 from gateway.dashboard.rendering import page
+from gateway.dashboard.sessions import SESSION
 from gateway.docker.engine import images
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import pending_changes
@@ -25,6 +26,7 @@ _LINES = {"100": 100, "500": 500, "2000": 2000, "10000": 10_000}
 _DEPLOYMENTS = 100  # whose durations are shown
 _SLOWEST_ENGINE = 1.0  # seconds until the page is shown without the labels of the image
 _MOST_LABELS = 1000  # images
+_MOST_PLACES = 200  # environments that an application can be moved to
 
 #: the labels of images by digest, which never change
 LABELS: web.AppKey[dict[str, Mapping[str, str]]] = web.AppKey("image_labels")
@@ -41,6 +43,8 @@ async def show(request: web.Request) -> web.Response:
         runs = await serving.select_serving_deployment(connection, application_id)
         stored = await applications.select_application(connection, context.vault, application_id)
         feeds = await serving.select_feeds(connection, application_id) if may(request, "webhook.all") else []
+        is_movable = not live and may(request, "application.move") and request[SESSION].caller.grants is None
+        places = await environments.select_first_places(connection, _MOST_PLACES) if is_movable else []
     return page(
         request,
         "application_live.html" if live else "application.html",
@@ -49,6 +53,7 @@ async def show(request: web.Request) -> web.Response:
         serving=runs,
         labels=await _labels(request, stored, runs),
         feeds=feeds,
+        places=places,
         underway=[one for one in history if one["state"] in {"queued", "running"}],
         pending=await call_if_allowed(request, "application.pending", applicationId=application_id) or [],
         subscriptions=await call_if_allowed(request, "subscription.all", applicationId=application_id) or [],

@@ -10,9 +10,9 @@ from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.dashboard.procedures import call, call_if_allowed, call_whole, may
 from gateway.dashboard.rendering import page
 from gateway.model.deliveries import Verdict
-from gateway.store import endpoints
+from gateway.store import applications, endpoints
 from gateway.store.arrivals import MOST_COUNTED, Arrivals, select_arrivals
-from gateway.store.database import statement
+from gateway.store.database import statement, transaction
 
 _PAGE = 50  # rows
 _OFFERED = 100  # webhooks
@@ -56,7 +56,11 @@ async def show(request: web.Request) -> web.Response:
 async def show_one(request: web.Request) -> web.Response:
     """Show one delivery with its headers and its body."""
     found = await call(request, "delivery.one", deliveryId=request.match_info["delivery_id"])
-    return page(request, "delivery.html", one=found)
+    webhook = str(found["endpointId"] or "") if may(request, "webhook.all") else ""
+    async with transaction(request.app[CONTEXT].pool) as connection:
+        names = await applications.select_names(connection, {one["applicationId"] for one in found["deployments"]})
+        webhooks = await endpoints.select_endpoint_names(connection, {webhook})
+    return page(request, "delivery.html", one=found, names=names, webhook=webhooks.get(webhook))
 
 
 async def show_hours(request: web.Request) -> web.Response:

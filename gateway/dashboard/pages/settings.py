@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway.dashboard.procedures import call, call_if_allowed, call_page
+from gateway.dashboard.procedures import call, call_if_allowed, call_page, may, offered_applications, project_names
 from gateway.dashboard.rendering import is_local, page, public_address
 from gateway.sources import SOURCES
 
@@ -56,7 +56,9 @@ async def show_servers(request: web.Request) -> web.Response:
 
 async def show_keys(request: web.Request) -> web.Response:
     """Show the API keys, and the form for a new one."""
-    return page(request, "keys.html", user=(await call(request, "user.get"))["user"])
+    user = (await call(request, "user.get"))["user"]
+    projects = await project_names(request) if may(request, "user.createApiKey") else {}
+    return page(request, "keys.html", user=user, applications=await offered_applications(request), projects=projects)
 
 
 async def show_projects(request: web.Request) -> web.Response:

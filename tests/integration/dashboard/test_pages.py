@@ -120,6 +120,31 @@ async def test_who_creates_an_application_is_led_to_its_page(visitor: Visitor) -
     assert (await visitor.get(page.headers["Location"])).status == 200
 
 
+async def test_a_port_is_published_and_removed_on_the_page_of_an_application(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("acme/web:v1")
+    here = f"/dashboard/applications/{application_id}"
+    await visitor.call("port.create", then=here, applicationId=application_id, publishedPort="8000", targetPort="80")
+    page = (await visitor.get(here)).text
+    assert "<code>8000</code> → <code>80/tcp</code>" in page
+    assert "{&#34;targetPort&#34;:80,&#34;publishedPort&#34;:8000" in page, "what the next deployment changes, as JSON"
+    port_id = re.findall(r'name="portId" value="([^"]+)"', page)[0]
+    await visitor.call("port.delete", then=here, portId=port_id)
+    assert "No port of it is published" in (await visitor.get(here)).text
+
+
+async def test_an_application_is_moved_to_an_environment_of_another_project_on_its_page(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("acme/web:v1")
+    here = f"/dashboard/applications/{application_id}"
+    assert "targetEnvironmentId" not in (await visitor.get(here)).text, "there is one place alone"
+    made = await visitor.web.mutate("project.create", name="shop")
+    page = (await visitor.get(here)).text
+    places = re.findall(r'<option value="([^"]+)"[^>]*>(?:Default|shop) / production', page)
+    assert len(places) == 2
+    await visitor.call("application.move", then=here, applicationId=application_id, targetEnvironmentId=places[1])
+    moved = await visitor.web.query("application.one", applicationId=application_id)
+    assert moved["environment"]["project"]["projectId"] == made["project"]["projectId"]
+
+
 async def test_pushes_are_counted_by_the_hour_with_what_they_led_to(visitor: Visitor) -> None:
     await visitor.web.application("registry.example/web:v1")
     for name in ("web:v1", "nobody:v1", "nobody:v2"):
