@@ -54,7 +54,7 @@ class Together:
             found, _ = await self.look(release_id)
             return found if found.state in states else None
 
-        return await until(look, within=60)
+        return await until(look, within=240)
 
     async def ended(self, release_id: str) -> Release:
         return await self.until(release_id, ReleaseState.SUCCEEDED, ReleaseState.PUT_BACK, ReleaseState.FAILED)
