@@ -166,8 +166,8 @@ SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
     network_and_volume, killed_gateway,
 )  # fmt: skip
 
-#: what an engine cannot do, by its name
-LACKS: Mapping[str, frozenset[str]] = {}
+#: what an engine cannot do, by its kind: Podman runs no HEALTHCHECK of an image in the format of OCI
+LACKS: Mapping[str, frozenset[str]] = {"podman": frozenset({"health_check"})}
 
 
 @asynccontextmanager
@@ -183,7 +183,7 @@ async def podman(prefix: tuple[str, ...]) -> AsyncIterator[str]:
     (directory / "registries.conf").write_text(_REGISTRIES, encoding="utf-8")
     (directory / "net").mkdir()
     # Its defaults are more than a container of a machine like CI's may have.
-    limits = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
+    limits = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n[engine]\nruntime = "runc"\n'
     (directory / "containers.conf").write_text(limits, encoding="utf-8")
     places = (
         f"--root={directory}/storage", f"--runroot={directory}/run", f"--tmpdir={directory}/tmp",
@@ -245,7 +245,7 @@ async def on(name: str) -> bool:
                     await scene(stage)
                     said = "holds"
                 except Exception as error:
-                    lacks = scene.__name__ in LACKS.get(name, ())
+                    lacks = scene.__name__ in LACKS.get(name.partition("-")[0], ())
                     held = held and lacks
                     said = f"{'lacks' if lacks else 'FAILS'}: {type(error).__name__} {str(error)[:1000]}"
                 print(f"{monotonic() - since:6.1f} s  {name}: {scene.__name__}: {said}", flush=True)  # noqa: T201
@@ -257,7 +257,7 @@ async def on(name: str) -> bool:
 async def prepare(names: Sequence[str]) -> None:
     """Make what needs the network: the trees of newer Debians."""
     for suite in sorted({name.partition("-")[2] for name in names} - {""}):
-        await debian.directory(suite, ("docker.io", "iptables", "iproute2", "podman", "crun", "netavark"))
+        await debian.directory(suite, ("docker.io", "iptables", "iproute2", "podman", "crun", "netavark", "nftables"))
 
 
 if __name__ == "__main__":

@@ -54,10 +54,17 @@ def create_body(body: Mapping[str, Any], version: Version) -> dict[str, Any]:
         host.pop("KernelMemoryTCP", None)
     if version >= _EMPTY_BINDINGS_PUBLISH_NOTHING and host.get("PortBindings"):
         host["PortBindings"] = {port: bindings or [_ANY_PORT] for port, bindings in host["PortBindings"].items()}
+    if host.get("Ulimits"):
+        host["Ulimits"] = [{**one, "Name": _limit(str(one["Name"]))} for one in host["Ulimits"]]
     made = {**body, "HostConfig": host}
     if version >= _MAC_OF_ENDPOINT and (address := made.pop("MacAddress", None)):
         made["NetworkingConfig"] = _with_mac(made.get("NetworkingConfig") or {}, _network_of(host), str(address))
     return made
+
+
+def _limit(name: str) -> str:
+    """Return the name of a limit as it is asked for: Podman shows RLIMIT_NOFILE of a container made with nofile."""
+    return name.removeprefix("RLIMIT_").lower()
 
 
 def _network_of(host: Mapping[str, Any]) -> str:

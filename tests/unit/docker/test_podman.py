@@ -42,6 +42,12 @@ async def test_podman_which_answers_with_another_id_each_time_is_one_engine(monk
         await engine.connector.close()
 
 
+def test_a_limit_that_podman_shows_can_be_asked_for_again() -> None:
+    shown = {"HostConfig": {"Ulimits": [{"Name": "RLIMIT_NOFILE", "Soft": 1, "Hard": 2}]}}
+    made = api_version.create_body(shown, (1, 41))
+    assert made["HostConfig"]["Ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
+
+
 @pytest.mark.parametrize(
     ("status", "health"),
     [(None, None), ("", None), ("none", None), ("starting", "starting"), ("healthy", "healthy")],
