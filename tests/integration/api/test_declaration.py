@@ -321,3 +321,17 @@ async def test_a_plan_stops_trying_within_an_object_when_its_time_is_over(
     monkeypatch.setattr("gateway.api.procedures._declared_plan._LONGEST_IN_ALL", -1)
     status, answer = await declaring.call("declaration.plan", {"document": {"applications": {"api": {}}}})
     assert (status, "--project" in answer["message"]) == (503, True)
+
+
+async def test_a_member_is_named_in_full_also_once_the_default_project_was_renamed(declaring: Declaring) -> None:
+    """As an imported compose file names it; another project has an application of the same name."""
+    document = {
+        "declaration": "shop",
+        "applications": {"web": {"dockerImage": "acme/web:1"}},
+        "projects": {"Other": {"environments": {"production": {"applications": {"web": {"dockerImage": "a/b"}}}}}},
+        "groups": {"shop": {"members": {"Default/production/web": 1}}},
+    }
+    await declaring.apply(document)
+    assert not (await declaring.plan(document))["differs"]
+    await declaring.web.mutate("project.update", projectId="default", name="Main")
+    assert not (await declaring.plan(document))["differs"]
