@@ -14,8 +14,18 @@ from tests.support.real_parts import Pushes
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "struck",
+    [
+        pytest.param(((Asked.PUSH, 7),), id="push"),
+        pytest.param(((Asked.PUSH, 3), (Asked.ROLLBACK, 4)), id="push and rollback", marks=pytest.mark.long),
+    ],
+)
 async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
-    dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory
+    dockerd: PrivateEngine,
+    pushes: Pushes,
+    tmp_path_factory: pytest.TempPathFactory,
+    struck: tuple[tuple[Asked, int], ...],
 ) -> None:
     tally = Tally()
     place = tmp_path_factory.mktemp("kills")  # short enough for the address of a socket in it
@@ -23,7 +33,7 @@ async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
     async def in_order(order: Order) -> None:
         after = order is Order.STOP_FIRST
         async with world(order, dockerd, f"{pushes.address}/{pushes.path}-{order}", place / order) as one:
-            for asked, at in ((Asked.PUSH, 7 if after else 3), (Asked.ROLLBACK, 4)):
+            for asked, at in struck:
                 assert await strike_once(one, tally, strikes.KILL, asked, at, after=after)
 
     await asyncio.gather(*map(in_order, Order))
