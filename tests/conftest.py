@@ -52,6 +52,8 @@ _SLOW_FIRST = (
     "integration/docker/",
     "integration/gates/",
     "unit/test_freezing.py",
+    "unit/test_parsers_fuzzed.py",
+    "unit/test_growth.py",
     "integration/",
     "docs/",
 )

@@ -114,12 +114,13 @@ async def test_a_killed_accepting_process_is_replaced_and_loses_nothing_that_was
 
 
 async def test_all_processes_share_the_rate_of_a_webhook(gateway: GatewayProcess) -> None:
-    path = (await gateway.endpoint("dockerhub"))["path"]
+    # So few that also a busy machine sends more: two a second, and ten seconds' worth at once.
+    path = (await gateway.endpoint("dockerhub", "--rate", "120"))["path"]
     began = time.monotonic()
     answers = []
-    for number in range(0, 400, 10):
+    for number in range(0, 200, 10):
         answers += await asyncio.gather(*(_post(gateway, path, _push(1000 + number + one)) for one in range(10)))
-    allowed = 20 * (10 + time.monotonic() - began)
+    allowed = 2 * (10 + time.monotonic() - began)
     refused = [body for status, body in answers if status != 200]
     assert refused
     assert all(b"too many requests" in body for body in refused)
