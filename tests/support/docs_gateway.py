@@ -61,7 +61,8 @@ class World:
         return digest
 
     async def sh(self, script: str, *, shell: str = "sh", **variables: str) -> str:
-        filled = script.replace("your-api-key", self.net.gateway.key)
+        # `$KEY` is set, of a key that was made before.
+        filled = script.replace("your-api-key", self.net.gateway.key).replace("KEY=$(gateway keys create laptop)", ":")
         return await self.net.sh(filled, self.place, shell=shell, **{**self.variables, **variables})
 
     async def deployed(self, application_id: str) -> dict[str, Any]:
