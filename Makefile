@@ -150,13 +150,28 @@ proxy: setup ## Update an application behind nginx under load.
 	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
 	@$(APART) $(BIN)/python -m tests.scripts.nginx
 
-image: ## Build the container image; BASE names the Debian image with Python that it stands on.
-	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg REVISION=$$(git rev-parse HEAD) \
-	    --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) -t pushdeploy .
+# What is said of the commit that an image is built from.
+OF_COMMIT = --build-arg REVISION=$$(git rev-parse HEAD) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+    --build-arg CREATED=$$(TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)
 
-image-test: setup ## Build the image on a Debian base made here, and run it against an engine.
-	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+image: ## Build the container image, and write its SBOM to build/image; BASE is the Debian image with Python below it.
+	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) $(OF_COMMIT) -t pushdeploy .
+	@mkdir -p build/image && docker run --rm --entrypoint cat pushdeploy /opt/gateway/share/sbom.cdx.json > build/image/sbom.cdx.json
+
+image-test compose-test: DEBIAN += debootstrap podman
+image-test: setup ## Build the image twice on a Debian base made here, compare the two, and run one against an engine.
 	@$(BIN)/python -m tests.scripts.image
+
+COMPOSE_READY := build/compose-venv/.ready
+$(COMPOSE_READY): requirements-compose.txt
+	@mkdir -p build && $(PYTHON) -m venv --clear build/compose-venv
+	@build/compose-venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-compose.txt
+	@touch $@
+
+.PHONY: compose-test
+compose-test: setup $(COMPOSE_READY) ## Start compose.yaml, with the socket and with a proxy before it, and deploy a push in each.
+	@$(BIN)/python -m tests.scripts.compose prepare
+	@$(ALONE) $(BIN)/python -m tests.scripts.compose
 
 .PHONY: cli
 cli: $(READY) ## Write docs/cli.md.
@@ -202,9 +217,11 @@ requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group site -o requirements-site.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group sbom -o requirements-sbom.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group compose -o requirements-compose.txt
 
 clean: ## Remove what was installed here.
-	rm -rf $(VENV) build/bench $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # The site's generator has a place of its own: what it needs is nothing that the gateway or the tests need.
 SITE_READY := build/site-venv/.ready

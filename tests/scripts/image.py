@@ -1,10 +1,15 @@
-"""`make image-test`: the container image, built on a Debian base made here, runs the gateway against an engine."""
+"""`make image-test`: the container image, built twice on a Debian base made here, is the same, and runs the gateway.
+
+It is built by Podman, which gives what it builds the time of a commit; the builder of Docker 20.10 cannot.
+"""
 
 import asyncio
-import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import orjson
 
@@ -12,19 +17,18 @@ from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
 from gateway.cli.demo.registry import private_registry
+from gateway.version import VERSION
+from tests.scripts import debian
+from tests.scripts.debian import ROOT, run
+from tests.scripts.image_archive import without_builder
 
-ROOT = Path(__file__).parents[2]
+BUILT = ROOT / "build/image/pushdeploy.tar"
+SBOM = ROOT / "build/image/sbom.cdx.json"
+SOURCES = ("Dockerfile", "requirements.txt", "requirements-sbom.txt", "pyproject.toml", "gateway", "migrations")
 
 
-async def run(*words: str, environment: dict[str, str] | None = None, quiet: bool = True) -> str:
-    """Run a command and return what it printed; raises RuntimeError with what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *words, env={**os.environ, **(environment or {})}, stdout=-1 if quiet else None, stderr=-1
-    )
-    out, err = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(words[:3])}: {err.decode()[-3000:]}{(out or b'').decode()[-3000:]}")
-    return (out or b"").decode().strip()
+def say(text: str, since: float) -> None:
+    print(f"{monotonic() - since:6.1f} s  {text}", flush=True)  # noqa: T201 - for whoever runs it
 
 
 class Docker:
@@ -37,41 +41,125 @@ class Docker:
         return await run("docker", *words, environment=self._environment)
 
 
+class Podman:
+    """The podman command, with a storage of its own, which it removes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._place = (f"--root={directory}/storage", f"--runroot={directory}/run", f"--tmpdir={directory}/tmp")
+
+    async def __call__(self, *words: str) -> str:
+        return await run("podman", *self._place, "--cgroup-manager=cgroupfs", "--events-backend=none", *words)
+
+    async def base(self, tree: Path) -> str:
+        """Import a tree and return its name with its digest, as a base is pinned."""
+        await self("import", "--quiet", str(tree), "localhost/base:local")
+        return "localhost/base@" + await self("image", "inspect", "--format", "{{.Digest}}", "localhost/base:local")
+
+
+async def context(directory: Path) -> Path:
+    """Copy what the image is built from, with the wheels beside it, since the build has no index."""
+    made = directory / "context"
+    await asyncio.to_thread(made.mkdir)
+    for name in SOURCES:
+        for one in (await run("git", "-C", str(ROOT), "ls-files", name)).splitlines():
+            await asyncio.to_thread((made / one).parent.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(shutil.copy, ROOT / one, made / one)
+    download = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes")
+    for name in ("requirements.txt", "requirements-sbom.txt"):
+        await run(*download, "-r", str(ROOT / name), "-d", str(made / "wheels"))
+    return made
+
+
+async def of_commit() -> dict[str, str]:
+    """Return the arguments of the build that say which commit it is of, and when that was made."""
+    day = "--date=format-local:%Y-%m-%dT%H:%M:%SZ"
+    epoch, created, revision = (
+        await run("git", "-C", str(ROOT), "log", "-1", "--format=%ct %cd %H", day, environment={"TZ": "UTC"})
+    ).split()
+    return {"SOURCE_DATE_EPOCH": epoch, "CREATED": created, "REVISION": revision}
+
+
+async def build(podman: Podman, source: Path, base: str) -> str:
+    """Build the image, using nothing of a former build, and keep it in BUILT; return its id."""
+    arguments = {"BASE": base, **await of_commit()}
+    time = f"--timestamp={arguments['SOURCE_DATE_EPOCH']}"
+    words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    await podman(
+        "build", "--quiet", "--no-cache", "--network=none", "--format=docker", time, *words,
+        "--tag", "localhost/pushdeploy", str(source),
+    )  # fmt: skip
+    await asyncio.to_thread(BUILT.parent.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(BUILT.unlink, missing_ok=True)
+    await podman("save", "--quiet", "--format=docker-archive", "--output", str(BUILT), "localhost/pushdeploy")
+    return await asyncio.to_thread(without_builder, BUILT)
+
+
+async def built(directory: Path, times: int = 1) -> list[str]:
+    """Build the image so many times and return the ids. The last one is in BUILT."""
+    podman = Podman(directory)
+    try:
+        base = await podman.base(await debian.python())
+        source = await context(directory)
+        return [await build(podman, source, base) for _ in range(times)]
+    finally:
+        await podman("system", "reset", "--force")
+
+
+async def load(docker: Docker) -> None:
+    """Load the image that was built into an engine, under the name that compose.yaml has."""
+    await docker("load", "--quiet", "--input", str(BUILT))
+    await docker("tag", "localhost/pushdeploy", "pushdeploy")
+
+
+def check(found: dict[str, Any], revision: str) -> None:
+    """Check what the image says of itself."""
+    config = found["Config"]
+    labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
+    assert labels["title"] == "Pushdeploy", labels
+    assert (labels["version"], labels["revision"], labels["licenses"]) == (VERSION, revision, "Apache-2.0"), labels
+    assert "@sha256:" in labels["base.name"], labels
+    assert labels["created"].endswith("Z"), labels
+    assert config["User"] == "gateway", config["User"]
+    assert config["Healthcheck"]["Test"], config
+    assert list(config["Volumes"]) == ["/data"], config
+
+
+def check_sbom(text: str) -> int:
+    """Check that the list of what is in the image has all that is pinned; return how many there are."""
+    found = orjson.loads(text)
+    assert found["bomFormat"] == "CycloneDX", found
+    assert found["metadata"]["component"]["name"] == "pushdeploy", found["metadata"]
+    named = {one["name"].lower().replace("_", "-") for one in found["components"]}
+    pinned = {
+        line.partition("==")[0].lower()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line and not line.startswith((" ", "#")) and ";" not in line
+    }
+    assert pinned <= named, pinned - named
+    return len(named)
+
+
 async def main() -> None:
+    since = monotonic()
     with tempfile.TemporaryDirectory(prefix="gateway-image-") as place:
         directory = Path(place)
+        await debian.python()
+        say("made a Debian base", since)
+        first, second = await built(directory, times=2)
+        assert first == second, f"two builds differ: {first}, {second}"
+        say(f"built it twice: {first}", since)
         async with private_engine() as engine:
             docker = Docker(engine)
-            print("Making a Debian base …", flush=True)  # noqa: T201
-            await base(docker, directory)
-            print("Building the image …", flush=True)  # noqa: T201
-            await build(docker, directory)
-            print("Running it …", flush=True)  # noqa: T201
+            await load(docker)
+            found = orjson.loads(await docker("image", "inspect", "pushdeploy"))[0]
+            assert found["Id"] == first, found["Id"]
+            check(found, (await of_commit())["REVISION"])
+            sbom = await docker("run", "--rm", "--entrypoint", "cat", "pushdeploy", "/opt/gateway/share/sbom.cdx.json")
+            await asyncio.to_thread(SBOM.write_text, sbom, encoding="utf-8")
+            say(f"its labels, user and health check are there, and an SBOM of {check_sbom(sbom)} packages", since)
             async with private_registry(directory / "registry", free_port()) as registry:
                 await deploys(docker, engine, f"{registry.address}/app:v1")
-    print("The image runs the gateway, which has deployed an application.")  # noqa: T201
-
-
-async def base(docker: Docker, directory: Path) -> None:
-    """Make a small Debian with Python, from the mirror this machine uses."""
-    targets = await run("apt-get", "indextargets", "--format", "$(REPO_URI)")
-    mirror = targets.splitlines()[0]
-    tree = str(directory / "debian")
-    include = "--include=python3,python3-venv,ca-certificates"
-    await run("debootstrap", "--variant=minbase", include, "bookworm", tree, mirror)
-    await run("tar", "-C", tree, "-cf", f"{directory}/debian.tar", ".")
-    await docker("import", f"{directory}/debian.tar", "base:local")
-
-
-async def build(docker: Docker, directory: Path) -> None:
-    """Build from a copy of what is tracked, with the wheels beside it, since the build has no index."""
-    context = directory / "context"
-    for name in ("Dockerfile", "requirements.txt", "gateway", "migrations"):
-        await run("mkdir", "-p", str(context))
-        await run("cp", "-r", str(ROOT / name), str(context / name))
-    wheels = ["-r", str(ROOT / "requirements.txt"), "-d", str(context / "wheels")]
-    await run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", *wheels)
-    await docker("build", "--network", "none", "--build-arg", "BASE=base:local", "-t", "pushdeploy", str(context))
+    say("it runs the gateway, healthy, which has deployed an application", since)
 
 
 async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
@@ -80,6 +168,7 @@ async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
     port, group = free_port(), str((await asyncio.to_thread(engine.socket.stat)).st_gid)
     await docker(
         "run", "-d", "--name", "gateway", "--network", "host", "--group-add", group, "--cap-drop", "ALL",
+        "--read-only", "--tmpfs", "/tmp", "--health-interval", "1s",
         "-v", f"{engine.socket}:/var/run/docker.sock",
         "-e", f"GATEWAY_LISTEN=127.0.0.1:{port}", "-e", "GATEWAY_STABLE_WINDOW=0.5", "pushdeploy",
     )  # fmt: skip
@@ -93,7 +182,11 @@ async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
             return None
         return True
 
+    async def healthy() -> bool | None:
+        return True if await docker("inspect", "-f", "{{.State.Health.Status}}", "gateway") == "healthy" else None
+
     await until(ready)
+    await until(healthy)
     assert await docker("exec", "gateway", "id", "-u") != "0"
     await docker("exec", "gateway", "gateway", "apps", "create", "app", name)
     out = await docker("exec", "gateway", "gateway", "deploy", "app", "--follow", "--json")

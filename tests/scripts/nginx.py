@@ -15,7 +15,8 @@ from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
-from tests.scripts.image import Docker, run
+from tests.scripts.debian import run
+from tests.scripts.image import Docker
 from tests.support.distribution_hooks import Hook, envelope
 
 UPDATES = 20

@@ -27,7 +27,7 @@ from gateway.cli.demo.registry import NotificationEndpoint, PrivateRegistry, pri
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest, Reference
-from tests.scripts.image import run
+from tests.scripts.debian import run
 from tests.support.command_line import CommandLine
 from tests.support.token_service import ISSUER, SERVICE, Tokens
 

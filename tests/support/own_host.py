@@ -15,7 +15,7 @@ from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.process import WITH_US, until
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import Unavailable
-from tests.scripts.image import run
+from tests.scripts.debian import run
 
 
 @dataclass

@@ -22,7 +22,7 @@ from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, Reason
 from gateway.model.reference import Reference
 from gateway.model.registries import anonymous
-from tests.scripts.image import run
+from tests.scripts.debian import run
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
 from tests.support.rollout_env import DeployedApp
 
