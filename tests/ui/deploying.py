@@ -139,6 +139,7 @@ async def log(visit: Visit) -> None:
     )
     visit.claim(f"a log of {_LINES} lines loses none", holds=lost == 0 and shown == _LINES, detail=f"{lost}, {shown}")
     visit.claim("no task of the browser takes 200 ms meanwhile", holds=slowest < 200, detail=f"{slowest:.0f} ms")
+    await visit.shot("log")
     await visit.page.fill("#log-search", f"line {_LINES - 1}")
     await visit.page.select_option("select[name=since]", "24h")
     await visit.page.click("button:text-is('Show')")
@@ -147,5 +148,4 @@ async def log(visit: Visit) -> None:
     shown = (await visit.page.locator("#log-lines").inner_text()).strip().splitlines()
     visit.claim("the log is shown since a time, only with a text, both in the address", holds=len(shown) == 1)
     await visit.sound("a log")
-    await visit.shot("log")
     await gateway.mutate("application.delete", {"applicationId": "counter"})
