@@ -169,7 +169,7 @@ class Changes:
         pending, newest = await self._look()
         # What has changed while nobody listened is not known.
         showing = self.publish({_EVERYTHING})
-        early = False
+        early = is_owed = False
         while self._wanted.is_set():
             await asyncio.sleep(_PAUSE_OF_TAB * showing)
             early = await self._wait(may_be_early=not early)
@@ -177,6 +177,10 @@ class Changes:
             pending_before, newest_before = pending, newest
             pending, newest = await self._look()
             topics = _topics(pending_before, pending) | await self._topics_of_newest(newest_before, newest)
+            # A deployment that has come and gone between two looks shows in the overview: once nothing else happens.
+            is_owed = (is_owed or newest.deployment_id != newest_before.deployment_id) and _OVERVIEW not in topics
+            if is_owed and not topics:
+                topics, is_owed = {_OVERVIEW}, False
             if topics:
                 showing = self.publish(topics)
 
@@ -198,7 +202,7 @@ class Changes:
     async def _topics_of_newest(self, before: Newest, now: Newest) -> set[_Topic]:
         topics: set[_Topic] = set()
         if now.deployment_id != before.deployment_id:
-            topics |= LISTS
+            topics |= {_PENDING, _DEPLOYMENTS}
         if now.delivery_id != before.delivery_id:
             topics.add(("inbox", None))
         if now.observed != before.observed:

@@ -71,7 +71,8 @@ async def test_a_push_reaches_every_tab(visitor: Visitor) -> None:
         await visitor.web.push("registry.example/web:v1")
         for each in (one, other):
             heard = await each.until(f"application:{application_id}", "inbox")
-            assert {"overview", "deployments"} <= heard
+            assert {"pending", "deployments"} <= heard
+            await each.until("overview")
 
 
 async def test_a_deployment_that_is_queued_reaches_a_tab_before_the_next_look_is_due(
