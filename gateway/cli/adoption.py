@@ -43,7 +43,7 @@ def _remarks(row: Row) -> str:
 @json_option
 @command
 async def discovered(*, as_json: bool) -> None:
-    """List what carries a label of GATEWAY_DISCOVER, and what came of it."""
+    """List what carries a label of GATEWAY_DISCOVER, and whether it was adopted."""
     columns: Columns = {
         "NAME": lambda row: row["name"],
         "APPLICATION": lambda row: row["applicationId"] or "left alone",

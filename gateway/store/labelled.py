@@ -337,7 +337,7 @@ async def resume(connection: Connection, application_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """What a label asked for, and what came of it. `application_id` is None where it was left alone."""
+    """What carries a label, and whether it was adopted. `application_id` is None where it was left alone."""
 
     name: str
     server_id: str | None

@@ -103,7 +103,7 @@ _DELETED = "its application was deleted; create the container again to have it a
 
 @procedures.query("application.discovered", gives=list[DiscoveredRow], needs=Permission.ADMIN)
 async def select_discovered(context: Context, _given: Input) -> Answer:
-    """List what carries a label of GATEWAY_DISCOVER, and what came of it."""
+    """List what carries a label of GATEWAY_DISCOVER, and whether it was adopted."""
     async with statement(context.pool) as connection:
         found = await labelled.select_discovered(connection, _MOST_LISTED)
     return Answer(

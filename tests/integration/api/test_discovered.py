@@ -1,4 +1,4 @@
-"""What labels asked for, and what came of it, is listed for unrestricted admin keys."""
+"""What labels request, and whether it was adopted, is listed for unrestricted admin keys."""
 
 from datetime import datetime
 
