@@ -21,7 +21,7 @@ from gateway.docker.engine import containers, networks
 from gateway.docker.engine.client import Engine, connect
 from gateway.docker.engine.containers import Container
 from gateway.model.configuration import Order
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Failed, Unavailable
 from gateway.model.reference import Digest
 from tests.faults.database import Database, database
 from tests.faults.engine_proxy import EngineProxy, Strike, engine_proxy
@@ -391,8 +391,17 @@ async def world(
         finally:
             base.wire.mend()
             await gateway.stop(signal.SIGKILL)
-            await made.clear()
-            await engine.call("DELETE", f"networks/{network}")
+            await until(functools.partial(_cleared, made), within=30)
+
+
+async def _cleared(made: World) -> bool | None:
+    """Remove the containers and the network; None where a call of the killed gateway has made one since."""
+    await made.clear()
+    try:
+        await made.engine.call("DELETE", f"networks/{made.network}")
+    except Failed:
+        return None
+    return True
 
 
 def lost(error: Exception) -> str | None:

@@ -129,10 +129,14 @@ _A_LOOK = 50
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
-    """The alerts; what is seen is believed at once."""
+    """The alerts; what is seen is believed at once, unless a deployment waits that may change it."""
     alerts: list[Alert] = []
     monkeypatch.setattr(AlertQueue, "send", lambda _self, alert: alerts.append(alert))
-    monkeypatch.setattr("gateway.worker.state_monitor.alert_delay", lambda *_state, **_waits: timedelta(0))
+
+    def alert_delay(_state: State, *, waits: bool) -> timedelta:
+        return timedelta(hours=waits)
+
+    monkeypatch.setattr("gateway.worker.state_monitor.alert_delay", alert_delay)
     return alerts
 
 
