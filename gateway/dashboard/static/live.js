@@ -5,6 +5,7 @@
   const PAUSE = 250; // milliseconds between two fetches of one element, at least
   const HIDDEN = 20000; // milliseconds after which a hidden tab closes its stream
   const SLOWEST = 15000; // milliseconds between two attempts to connect, at most
+  const RETRY = 2000; // milliseconds until an element that could not be fetched is fetched again
   const SILENCE = 40000; // milliseconds without any event after which the connection is taken for dead
 
   const page = document.documentElement;
@@ -48,6 +49,14 @@
       window.htmx.trigger(element, "live");
     }, Math.max(0, PAUSE - since)));
   };
+
+  // A request over a connection that was lost with the network is never answered, and those after it would wait for it.
+  for (const failure of ["htmx:timeout", "htmx:sendError"]) {
+    document.addEventListener(failure, (event) => {
+      const element = event.detail.elt;
+      if (element.dataset.live) setTimeout(() => fetchAgain(element), RETRY);
+    });
+  }
 
   const changed = (topics) => {
     const all = topics.includes("everything");
