@@ -78,7 +78,7 @@ class ShortcutConnection(RequestHandler):
         self._shortcut, self._known = shortcut, known
         #: the request in progress was begun on the shortcut, and when, by the clock of the loop
         self._on_shortcut, self._begun_at = False, 0.0
-        #: head and body of that request, where it is not in `_messages`, as nobody has parsed it
+        #: head and body of that request while it is not parsed, and so not in `_messages`
         self._unparsed: tuple[bytes, bytes] | None = None
         #: all that the parser got was whole requests, each by itself
         self._whole = True

@@ -27,7 +27,7 @@ def parse(text: str) -> Version:
 def choose(told: Mapping[str, Any]) -> str:
     """Return the version to speak with an engine, from its answer to `GET /version`.
 
-    It is the engine's newest, but none that is newer than NEWEST, unless the engine knows no older one.
+    It is the newest that both know. An engine that knows only versions after NEWEST gets its oldest one.
     """
     most, least = str(told["ApiVersion"]), str(told.get("MinAPIVersion") or "")
     if parse(most) <= NEWEST:
