@@ -36,6 +36,7 @@ async def select_first_seen(
     has been set back since. Only what the registry answered counts: the digest that a
     webhook names may not be out yet.
     """
+    # clock_timestamp(): where two ask first at once, now() of the later one to write may be the earlier time
     row = await connection.fetchrow(
         """
         WITH deployed AS (
@@ -47,8 +48,8 @@ async def select_first_seen(
         INSERT INTO first_seen AS f (repository, digest, seen_at)
         SELECT $1, $2, coalesce(deployed.at, now()) FROM deployed
             ON CONFLICT (repository, digest) DO UPDATE
-           SET seen_at = least(f.seen_at, (SELECT at FROM deployed), now()), asked_at = now()
-        RETURNING seen_at, now() AS now
+           SET seen_at = least(f.seen_at, (SELECT at FROM deployed), clock_timestamp()), asked_at = now()
+        RETURNING seen_at, greatest(seen_at, now()) AS now
         """,
         str(repository),
         digest,

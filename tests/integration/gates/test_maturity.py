@@ -17,6 +17,7 @@ from gateway.model.gates import GateSetting, Level
 from gateway.model.reference import Digest, Repository
 from gateway.registry.responses import Answer
 from gateway.store import first_seen
+from gateway.store.first_seen import FirstSeen
 from gateway.worker.registry_poller import RegistryPoller
 from tests.integration.queue.test_rollback import created
 from tests.integration.worker.test_retention import _ended
@@ -92,6 +93,17 @@ async def test_gateways_that_ask_first_at_once_agree(web: Web) -> None:
     digest = a_digest()
     several = await asyncio.gather(*(asked(web, digest) for _ in range(8)))
     assert len({one.first_seen_at for one in several}) == 1
+
+
+async def test_a_gateway_that_began_to_ask_before_another_keeps_the_time_the_other_wrote(web: Web) -> None:
+    digest, repository = a_digest(), Repository.parse("docker.io/acme/web")
+    async with web.pool.acquire() as slow, slow.transaction():
+        await slow.fetchval("SELECT now()")  # the time of this transaction is older than the one of the next
+        async with web.pool.acquire() as quick:
+            wrote = await first_seen.select_first_seen(quick, repository, digest, "app")
+        assert await first_seen.select_first_seen(slow, repository, digest, "app") == FirstSeen(
+            wrote.seen_at, wrote.seen_at
+        )
 
 
 async def test_a_deployment_that_ended_has_seen_the_digest_and_a_webhook_has_not(web: Web) -> None:
