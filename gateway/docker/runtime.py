@@ -99,7 +99,7 @@ class Runtime(Protocol):
     def spec_hash(self) -> str:
         """Return a hash of everything the user configured."""
 
-    async def check_requirements(self) -> None:
+    async def check_requirements(self, serving: Serving | None) -> None:
         """Check that the engine has the networks and free ports that the application needs. Raises Failed."""
 
     async def platforms(self) -> frozenset[str]:

@@ -6,9 +6,9 @@ https://distribution.github.io/distribution/spec/auth/token/
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -24,8 +24,6 @@ from gateway.registry.responses import INDEXES, MANIFESTS, MAX_MANIFEST, Answer
 from gateway.registry.token_cache import TokenCache
 from gateway.registry.trusted_hosts import HUB_HOST, TrustedHosts, authority_of
 
-_T = TypeVar("_T")
-
 _ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _MAX_REDIRECTS = 5
@@ -33,7 +31,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_TLS_CONTEXTS = 64
 _AUTHORIZATION_LIFETIME = 20.0  # seconds; a registry's token is valid for at least sixty
 _MAX_AUTHORIZATIONS = 512
-_WITHOUT_TLS_LIFETIME = 20.0  # seconds
+_WITHOUT_TLS_LIFETIME = 600.0  # seconds
+_NO_HTTP = 400  # what servers answer to a request without TLS on a port for TLS
 # UnicodeError: a name that cannot be resolved
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
@@ -176,12 +175,20 @@ class AuthenticatedTransport:
 
     # -- connections
 
-    async def _try_addresses(self, subject: Subject, login: Login, call: Callable[[URL], Awaitable[_T]]) -> _T:
-        """Call with each base URL of the registry until one answers; raises Failed or Postponed."""
-        *before, last = self._base_urls(subject.domain, login)
+    async def _try_addresses(self, subject: Subject, login: Login, call: Callable[[URL], Awaitable[Answer]]) -> Answer:
+        """Call with each base URL of the registry until one answers; raises Failed or Postponed.
+
+        One that was found to have no TLS is at first asked without, for as long as it answers that.
+        """
+        *with_tls, last = self._base_urls(subject.domain, login)
         clock = asyncio.get_running_loop().time
+        if with_tls and self._without_tls.get(subject.domain, 0.0) > clock():
+            with suppress(aiohttp.ClientError):
+                if (answer := await call(last)).status != _NO_HTTP:
+                    return answer
+            self._without_tls.pop(subject.domain, None)
         try:
-            for base in before if self._without_tls.get(subject.domain, 0.0) < clock() else ():
+            for base in with_tls:
                 try:
                     return await call(base)
                 except aiohttp.ClientConnectorCertificateError:

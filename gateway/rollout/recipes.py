@@ -171,13 +171,15 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
 async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) -> Swap:
     """Pull the image, check the engine beside that, and create the new version. The old one is not touched."""
     journal, runtime, clock = attempt.journal, attempt.runtime, asyncio.get_running_loop().time
-    async with beside(runtime.check_requirements()) as verified:
+    async with beside(runtime.check_requirements(serving)) as verified:
         began = clock()
         await journal.begin(Step.PULL)
         await _pull(attempt, version.reference)
         journal.note_step(Step.VERIFY)
-        # During a long pull, what was found at its begin may have changed.
-        await (verified if clock() - began < _VERIFIED_FOR else runtime.check_requirements())
+        if clock() - began < _VERIFIED_FOR:
+            await verified
+        else:  # what was found at the begin of a long pull may have changed
+            await runtime.check_requirements(await runtime.serving())
     swaps = attempt.context.swaps
     obstacle = "it goes with its release" if attempt.task.only_prepares else ""
     if swaps.crowded:

@@ -95,8 +95,8 @@ class ContainerRuntime:
     async def platforms(self) -> frozenset[str]:
         return frozenset({self.platform})
 
-    async def check_requirements(self) -> None:
-        serving, body = await self.serving(), container_spec.user_config(self.application)
+    async def check_requirements(self, serving: Serving | None) -> None:
+        body = container_spec.user_config(self.application)
         if serving is not None:
             update_order.reject_impossible(body, self.application.configuration.order)
         await preflight.check(

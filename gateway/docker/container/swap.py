@@ -13,7 +13,7 @@ started or paused meanwhile is corrected. A container that was removed is replac
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -49,6 +49,13 @@ _POLL_INTERVAL = 0.1  # seconds
 _START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
 
 
+class _Seen(NamedTuple):
+    """The old container and its inspection; both None where it is gone."""
+
+    container: Container | None
+    inspection: dict[str, Any] | None
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSwap:
     """One swap of an application's containers. `pull` gets an image to the engine."""
@@ -65,17 +72,17 @@ class ContainerSwap:
     async def switch_over(self, booting: Awaitable[Boot] | None = None) -> None:
         if booting is not None:
             # The new one is not inspected yet: the engine answers that once it has started it.
-            await self._join_in_place_of(await self._inspect_old(), booting)
+            await self._join_in_place_of(await self._look_at_old(), booting)
             return
-        old, new = await asyncio.gather(self._inspect_old(), readiness.require(self.engine, self.swap.new))
+        seen, new = await asyncio.gather(self._look_at_old(), readiness.require(self.engine, self.swap.new))
         if self.swap.order is Order.START_FIRST:
-            await self._move_names(old, new)
+            await self._move_names(seen, new)
             return
         if isolation.is_marked(new) and new.running:
-            await self._join_in_place_of(old, None)
+            await self._join_in_place_of(seen, None)
             return
-        await self._connect(new, await self._manual_networks(old))
-        old = await self._set_aside(old)
+        await self._connect(new, await self._manual_networks(seen))
+        old = await self._set_aside(seen.container)
         await complete_both(self._give_name(new), self._stop(old))
         await self._start_in_place_of(old)
         await self._turn_off_restarts(old)
@@ -84,16 +91,19 @@ class ContainerSwap:
         for network, endpoint in endpoints.items():
             await containers.connect(self.engine, new, network, endpoint)
 
-    async def _move_names(self, old: Container | None, new: Container) -> None:
+    async def _move_names(self, seen: _Seen, new: Container) -> None:
         """Give the new container the aliases, then the name. Each resolves to a container at every moment."""
-        await self._connect(new, {**await self._manual_networks(old), **container_spec.endpoints(self.application)})
+        old = seen.container
+        await self._connect(new, {**await self._manual_networks(seen), **container_spec.endpoints(self.application)})
         if old is not None and old.name == self.swap.serving_name:
             new = await containers.rename(self.engine, new, self._temporary_name)
         await self._set_aside(old)
         await self._give_name(new)
 
-    async def _manual_networks(self, old: Container | None) -> dict[str, dict[str, Any]]:
-        return await create_request.manual_networks(self.engine, self.application, self.previous, old)
+    async def _manual_networks(self, seen: _Seen) -> dict[str, dict[str, Any]]:
+        return await create_request.manual_networks(
+            self.engine, self.application, self.previous, seen.container, seen.inspection
+        )
 
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Start the new container once the old one has stopped. Try again when somebody starts that meanwhile."""
@@ -112,10 +122,10 @@ class ContainerSwap:
         if old is not None:
             await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
 
-    async def _join_in_place_of(self, old: Container | None, booting: Awaitable[Boot] | None) -> None:
+    async def _join_in_place_of(self, seen: _Seen, booting: Awaitable[Boot] | None) -> None:
         """Let a new container that boots isolated join its networks once the old one has left them."""
-        manual = await self._manual_networks(old)
-        new = await self._join_or_start(old, booting)
+        manual = await self._manual_networks(seen)
+        new = await self._join_or_start(seen.container, booting)
         # Not before: its ports are published on the first network that it joins.
         await self._connect(new, manual)
         await isolation.leave(self.engine, self.application, self.swap, new)
@@ -177,6 +187,10 @@ class ContainerSwap:
     async def _stop(self, old: Container | None) -> None:
         if old is not None and not old.stopped:
             await containers.stop(self.engine, old.container_id, grace=self._grace)
+
+    async def _look_at_old(self) -> _Seen:
+        found = await containers.inspect_raw(self.engine, self.swap.old) if self.swap.old else None
+        return _Seen(await containers.from_inspection(self.engine, found) if found else None, found)
 
     async def _inspect_old(self) -> Container | None:
         return await containers.inspect(self.engine, self.swap.old) if self.swap.old else None

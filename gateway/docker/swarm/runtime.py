@@ -102,7 +102,7 @@ class ServiceRuntime:
 
     # -- prepare
 
-    async def check_requirements(self) -> None:
+    async def check_requirements(self, serving: Serving | None) -> None:  # noqa: ARG002
         await preflight.check(self.engine, self.application)
 
     async def platforms(self) -> frozenset[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -307,7 +307,7 @@ def trustme_key(authority: trustme.CA) -> ec.EllipticCurvePrivateKey:
 
 
 @asynccontextmanager
-async def over_tls(context: ssl.SSLContext) -> AsyncIterator[str]:
+async def over_tls(context: ssl.SSLContext, port: int | None = None) -> AsyncIterator[str]:
     async def handle(_request: web.Request) -> web.Response:
         return web.Response(headers={"Docker-Content-Digest": DIGEST})
 
@@ -315,7 +315,7 @@ async def over_tls(context: ssl.SSLContext) -> AsyncIterator[str]:
     application.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(application)
     await runner.setup()
-    port = free_port()
+    port = port or free_port()
     try:
         await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
         yield f"localhost:{port}"
@@ -369,6 +369,48 @@ async def test_a_login_with_a_certificate_authority_is_never_sent_without_tls(cl
     assert error.reason.code is Code.REGISTRY_UNTRUSTED
     assert "does not speak TLS" in str(error)
     assert asked == []
+
+
+@asynccontextmanager
+async def without_tls() -> AsyncIterator[tuple[int, list[str]]]:
+    """Yield the port of a registry that speaks no TLS, and what each connection to it began with."""
+    begun: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(1)
+        begun.append("TLS" if first == b"\x16" else "HTTP")
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            if first != b"\x16":
+                await reader.readuntil(b"\r\n\r\n")
+            status = "400 Bad Request" if first == b"\x16" else "200 OK"
+            head = f"HTTP/1.1 {status}\r\nDocker-Content-Digest: {DIGEST}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        yield server.sockets[0].getsockname()[1], begun
+
+
+async def test_a_registry_that_was_found_to_have_no_tls_is_asked_without_it(client: RegistryClient) -> None:
+    async with without_tls() as (port, begun):
+        for _ in range(3):
+            resolved = await client.resolve(Reference.parse(f"localhost:{port}/app:v1"), ANONYMOUS)
+            assert resolved.digest == DIGEST
+        assert begun == ["TLS", "HTTP", "HTTP", "HTTP"]
+
+
+async def test_a_registry_that_begins_to_speak_tls_is_asked_with_it(client: RegistryClient) -> None:
+    async with without_tls() as (port, _):
+        await client.resolve(Reference.parse(f"localhost:{port}/app:v1"), ANONYMOUS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    authority.issue_cert("localhost").configure_cert(context)
+    async with over_tls(context, port) as address:
+        error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), ANONYMOUS))
+        assert error.reason.code is Code.REGISTRY_UNTRUSTED  # this client does not trust the authority
+        trusting = Login(ca_certificates=authority.cert_pem.bytes().decode())
+        assert (await client.resolve(Reference.parse(f"{address}/app:v1"), trusting)).digest == DIGEST
 
 
 # -- tokens that end
