@@ -69,10 +69,14 @@ async def measure(directory: Path) -> list[Figure]:
             await send(gateway.url, Pushes(path, warm), connections=128, seconds=SECONDS, directory=directory)
         figures = [
             *await _rates(gateway, path, empty, directory),
-            await asyncio.to_thread(uvloop.run, _one_by_one(gateway, path, database)),
+            await _one_by_one("one push at a time", gateway.port, path, database, gate=1.5, before="2.6-4.0 ms"),
         ]
         async with peers.insert_handler(database) as insert, peers.adnanh_webhook(directory) as webhook:
             figures.append(await _peer("an INSERT a request", insert, "/", empty, directory))
+            port = urlsplit(insert.url).port or 0
+            figures.append(
+                await _one_by_one("beside us: one INSERT a request, one at a time", port, "/", database, status=200)
+            )
             if webhook is None:
                 print("adnanh/webhook is not measured: apt-get install webhook")  # noqa: T201
             else:
@@ -172,19 +176,25 @@ async def _peer(name: str, peer: peers.Peer, path: str, empty: peers.Peer, direc
 # -- one at a time
 
 
-async def _one_by_one(gateway: GatewayProcess, path: str, database: str) -> Figure:
-    """Return the latency of single pushes, each followed by a plain INSERT with its commit."""
+async def _one_by_one(
+    what: str, port: int, path: str, database: str, *, status: int = 202, gate: float | None = None, before: str = ""
+) -> Figure:
+    """Return the latency of single requests, each followed by a plain INSERT with its commit."""
+    ours, theirs = await asyncio.to_thread(uvloop.run, _latencies(port, path, database, status))
+    return figure(f"(d) {what}, over a plain INSERT, p50", p50s(ours), p50s(theirs), "ms", gate, before=before)
+
+
+async def _latencies(port: int, path: str, database: str, status: int) -> tuple[list[float], list[float]]:
     ours, theirs = [], []
     connection = await asyncpg.connect(database)
     try:
-        async with client(gateway.port) as pushing:
+        async with client(port) as pushing:
             for number in range(ONE_BY_ONE):
                 push = request(path, REPOSITORIES[number % len(REPOSITORIES)])
-                ours.append(await pushing.milliseconds(push))
+                ours.append(await pushing.milliseconds(push, status=status))
                 began = time.perf_counter()
                 await connection.execute("INSERT INTO pushes (body) VALUES ($1)", push)
                 theirs.append((time.perf_counter() - began) * 1000)
     finally:
         await connection.close()
-    name = "(d) one push at a time over a plain INSERT, p50"
-    return figure(name, p50s(ours[WARM:]), p50s(theirs[WARM:]), "ms", 1.5, before="2.6-4.0 ms")
+    return ours[WARM:], theirs[WARM:]
