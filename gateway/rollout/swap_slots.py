@@ -22,6 +22,7 @@ _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _FIRST = 2
 _CLEARLY = 1.1  # times as good: in doubt, the outages stay short
 _FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps: to go back to fewer at once, to try more, and those that count
+_MANY = 16  # waiting swaps: with fewer, a trial that fails makes all of them take longer
 _PATIENCE = 10.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 
@@ -45,8 +46,8 @@ class SwapWidth:
         step = min(_STEPS, key=lambda one: abs(one - at_once))
         self._seen[step].append((self._clock(), seconds))
 
-    def choose(self) -> int:
-        """Return the width from now on, for more swaps than run at once now."""
+    def choose(self, waiting: int) -> int:
+        """Return the width from now on, for so many swaps that wait."""
         place = _STEPS.index(self.now)
         narrower, wider = _STEPS[max(place - 1, 0)], _STEPS[min(place + 1, len(_STEPS) - 1)]
         worth = self._worth(self.now)
@@ -55,9 +56,13 @@ class SwapWidth:
         # A wider number is tried even if nothing is known of it. A narrower one has been measured already.
         if narrower != self.now and (self._worth(narrower) or 0.0) * _CLEARLY > worth:
             self.now = narrower
-        elif len(self._fresh(self.now)) >= _ENOUGH and (self._worth(wider) or math.inf) > worth * _CLEARLY:
+        elif self._may_widen(wider, waiting) and (self._worth(wider) or math.inf) > worth * _CLEARLY:
             self.now = wider
         return self.now
+
+    def _may_widen(self, wider: int, waiting: int) -> bool:
+        """Tell whether enough is known of the present width, and a trial of the wider one pays off in what waits."""
+        return len(self._fresh(self.now)) >= _ENOUGH and (self._worth(wider) is not None or waiting >= _MANY)
 
     def _worth(self, width: int) -> float | None:
         fresh = self._fresh(width)
@@ -154,7 +159,7 @@ class SwapSlots:
         if self._width is None or ended <= began:
             return
         self._width.observe((held_for_then - held_for) / (ended - began), ended - began)
-        if self._waiting and (width := self._width.choose()) != self._limit:
+        if self._waiting and (width := self._width.choose(self._waiting)) != self._limit:
             _LOG.info("Another number of swaps at once is tried", swaps=width, before=self._limit)
             self._surplus += max(self._limit - width, 0)
             for _ in range(width - self._limit):

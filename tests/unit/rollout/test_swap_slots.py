@@ -13,7 +13,7 @@ def _settled(width: SwapWidth, seconds: Callable[[int], float], swaps: int = 200
     """Return the width after so many swaps, each of which takes what it takes at that width."""
     for _ in range(swaps):
         width.observe(width.now, seconds(width.now))
-        width.choose()
+        width.choose(waiting=100)
     return width.now
 
 
@@ -37,9 +37,17 @@ def test_a_wider_number_that_is_worse_costs_few_swaps() -> None:
     for _ in range(40):
         widths.append(width.now)
         width.observe(width.now, _serial(1)(width.now))
-        width.choose()
+        width.choose(waiting=100)
     assert widths.count(3) == 3
     assert max(widths) == 3
+
+
+def test_a_wider_number_is_not_tried_for_the_few_that_are_left() -> None:
+    width = SwapWidth()
+    for waiting in range(15, 0, -1):
+        width.observe(2, 0.3)
+        assert width.choose(waiting) == 2
+    assert width.choose(100) == 3
 
 
 def test_in_doubt_the_width_stays_small() -> None:
