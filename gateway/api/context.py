@@ -7,7 +7,7 @@ from gateway.model.endpoints import Address, Network, sender_address
 from gateway.store.database import Pool
 
 CONTEXT = web.AppKey("context", Context)
-#: the share of the database connections that API calls may hold, so that webhooks find others
+#: the share of the database connections that API calls and pages may hold, so that webhooks find others
 SHARE: web.AppKey[Pool] = web.AppKey("share")
 #: the networks whose X-Forwarded-For header is trusted
 TRUSTED_PROXIES: web.AppKey[tuple[Network, ...]] = web.AppKey("trusted_proxies", tuple)

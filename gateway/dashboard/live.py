@@ -19,7 +19,7 @@ from functools import partial
 import orjson
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.dashboard.sessions import SESSION, is_current
 from gateway.model.errors import Unavailable
 from gateway.store import overview, resource_owners
@@ -302,6 +302,6 @@ async def _visible(request: web.Request, topics: Collection[_Topic]) -> set[str]
     grants = request[SESSION].caller.grants
     covered: frozenset[str] = frozenset()
     if grants is not None and any(owner is not None for _, owner in topics):
-        async with statement(request.app[CONTEXT].pool) as connection:
+        async with statement(request.app[SHARE]) as connection:
             covered = await resource_owners.select_covered(connection, grants)
     return {topic for topic, owner in topics if grants is None or owner is None or owner in covered}

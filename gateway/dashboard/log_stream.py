@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.procedures.application_logs import host_of
 from gateway.dashboard.live import BEAT
 from gateway.dashboard.procedures import call, may_still
@@ -116,7 +116,7 @@ async def _write(response: web.StreamResponse, text: bytes) -> None:
 
 async def _lines(request: web.Request, application_id: str, after: str) -> AsyncGenerator[list[tuple[str, str]], None]:
     context = request.app[CONTEXT]
-    async with statement(context.pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         application = await applications.select_application(connection, context.vault, application_id)
     if application.engine_id is None:
         return

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.rpc.auth import address_text
 from gateway.config import Settings
 from gateway.dashboard import sessions
@@ -89,14 +89,14 @@ async def end(request: web.Request) -> web.StreamResponse:
     person = settings.oidc_issuer or "", str(claims["sub"])
     actor = CURRENT_ACTOR.set(Actor("api", name, "sign in", None, address_text(request)))
     try:
-        async with transaction(request.app[CONTEXT].pool) as connection:
+        async with transaction(request.app[SHARE]) as connection:
             if permission is None:
                 await oidc_people.expire_person(connection, *person)
         if permission is None:
             raise Forbidden(
                 f"{name} is in no group that may use this gateway: GATEWAY_OIDC_GROUPS names those that may."
             )
-        async with transaction(request.app[CONTEXT].pool) as connection:
+        async with transaction(request.app[SHARE]) as connection:
             key_id = await oidc_people.upsert_person(
                 connection,
                 *person,

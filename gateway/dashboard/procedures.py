@@ -1,11 +1,12 @@
 """Call the API's procedures for the person who is signed in: with the same permissions, limits and audit."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.api.rpc.auth import authorize, may_call
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
@@ -71,7 +72,7 @@ async def project_names(request: web.Request) -> dict[str, str]:
     if not may(request, "project.all"):
         return {}
     grants = request[SESSION].caller.grants
-    async with statement(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         own = None if grants is None else await resource_owners.select_projects(connection, grants)
         return await select_project_names(connection, only=own)
 
@@ -81,7 +82,8 @@ async def may_still(request: web.Request, name: str, **given: Any) -> bool:
     if not await is_current(request):
         return False
     try:
-        await authorize(request.app[CONTEXT], request[SESSION].caller, procedure(request, name), given)
+        context = replace(request.app[CONTEXT], pool=request.app[SHARE])
+        await authorize(context, request[SESSION].caller, procedure(request, name), given)
     except Forbidden:
         return False
     return True

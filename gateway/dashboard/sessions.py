@@ -16,7 +16,7 @@ from datetime import timedelta
 from aiohttp import web
 from yarl import URL
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.rpc.auth import authenticate_key
 from gateway.model.api_keys import Caller
 from gateway.model.errors import Forbidden, Unauthenticated
@@ -83,7 +83,7 @@ async def find(request: web.Request) -> Session | None:
     """Return the session of the request; None without a valid one."""
     if (token := _token(request)) is None:
         return None
-    async with statement(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         found = await sign_ins.select_sign_in(connection, token, idle=_IDLE)
     if found is None:
         return None
@@ -98,7 +98,7 @@ async def rotate(request: web.Request, response: web.StreamResponse) -> None:
         return
     context = request.app[CONTEXT]
     replaced = f"{base_of(session.token)}.{context.vault.derive(session.token, _PLACE)}"
-    async with transaction(context.pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         if await sign_ins.rotate_sign_in(connection, session.token, replaced, within=_GRACE):
             set_cookie(request, response, Session(session.caller, replaced))
 
@@ -119,7 +119,7 @@ async def sign_in(request: web.Request, key: str) -> Session:
 
 async def sign_in_by_link(request: web.Request, link: str) -> Session:
     """Use up a link of `gateway open`; raises Unauthenticated where it was used or has expired."""
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         key_id = await sign_ins.delete_link(connection, link[:_MAX_TOKEN])
     if key_id is None:
         raise Unauthenticated("This link was used already, or has expired. Get another one: gateway open")
@@ -129,7 +129,7 @@ async def sign_in_by_link(request: web.Request, link: str) -> Session:
 async def begin(request: web.Request, key_id: str) -> Session:
     """Begin a session for an API key; raises Unauthenticated when it is not valid."""
     token = f"{secrets.token_urlsafe(_TOKEN_BYTES)}.{secrets.token_urlsafe(_TOKEN_BYTES)}"
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         if before := _token(request):
             await sign_ins.delete_sign_in(connection, before)
         await sign_ins.insert_sign_in(connection, token, key_id, _LIFETIME)
@@ -140,7 +140,7 @@ async def begin(request: web.Request, key_id: str) -> Session:
 
 
 async def sign_out(request: web.Request, session: Session) -> None:
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         await sign_ins.delete_sign_in(connection, session.token)
 
 

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api import audit
-from gateway.api.context import CONTEXT, sender
+from gateway.api.context import SHARE, sender
 from gateway.api.local_users import local_caller
 from gateway.api.rpc.key_lookup import KEY_LOOKUP
 from gateway.api.rpc.procedure import KeyAccess, Procedure
@@ -71,7 +71,7 @@ async def authenticate_key(request: web.Request, key: str, calls: int = 1) -> Ca
     async def look_up() -> Caller | None:
         nonlocal looked_up
         looked_up = True
-        async with statement(request.app[CONTEXT].pool) as connection:
+        async with statement(request.app[SHARE]) as connection:
             return await api_keys.select_caller(connection, key, calls=calls, remote=remote)
 
     try:

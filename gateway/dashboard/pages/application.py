@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.procedures.application_logs import host_of
 from gateway.dashboard.image_labels import Label, read_labels
 from gateway.dashboard.log_stream import AGES
@@ -39,7 +39,7 @@ async def show(request: web.Request) -> web.Response:
     history = await call(request, "deployment.all", applicationId=application_id, limit=20)
     live = request.headers.get("HX-Target") == "application"
     context = request.app[CONTEXT]
-    async with transaction(context.pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         runs = await serving.select_serving_deployment(connection, application_id)
         stored = await applications.select_application(connection, context.vault, application_id)
         feeds = await serving.select_feeds(connection, application_id) if may(request, "webhook.all") else []
@@ -85,7 +85,7 @@ async def show_version(request: web.Request) -> web.Response:
     application_id, deployment_id = request.match_info["application_id"], request.match_info["deployment_id"]
     found = await call(request, "application.one", applicationId=application_id)
     context = request.app[CONTEXT]
-    async with transaction(context.pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         stored = await applications.select_application(connection, context.vault, application_id)
         stored, _ = await environments.resolve_variables(connection, context.vault, stored)
         version = await versions.select_version(connection, context.vault, stored, deployment_id)
@@ -105,7 +105,7 @@ async def show_times(request: web.Request) -> web.Response:
     """Show how long the application's deployments took."""
     application_id = request.match_info["application_id"]
     found = await call(request, "application.one", applicationId=application_id)
-    async with statement(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         rows = await serving.select_ended(connection, application_id, _DEPLOYMENTS)
     return page(request, "times.html", app=found, rows=rows)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import SHARE
 from gateway.dashboard.formats import parse_moment
 from gateway.dashboard.procedures import call, call_if_allowed
 from gateway.dashboard.rendering import page
@@ -46,7 +46,7 @@ async def show(request: web.Request) -> web.Response:
     ]
     replaced = None
     if found["state"] == "succeeded" and found["kind"] in {Kind.DEPLOY, Kind.REDEPLOY, Kind.ROLLBACK}:
-        async with statement(request.app[CONTEXT].pool) as connection:
+        async with statement(request.app[SHARE]) as connection:
             replaced = await serving.select_serving_deployment(
                 connection, found["applicationId"], before=parse_moment(found["finishedAt"])
             )

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import SHARE
 from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.dashboard.procedures import call, call_if_allowed, call_whole, may
 from gateway.dashboard.rendering import page
@@ -36,7 +36,7 @@ async def show(request: web.Request) -> web.Response:
     shown = {one["endpointId"] for one in answered.value} | {wanted.get("endpointId")}
     names = {}
     if may(request, "webhook.all"):
-        async with statement(request.app[CONTEXT].pool) as connection:
+        async with statement(request.app[SHARE]) as connection:
             names = await endpoints.select_endpoint_names(connection, {one for one in shown if one})
     offered = {one["endpointId"]: one["name"] or one["source"] for one in webhooks}
     if (chosen := wanted.get("endpointId")) in names:
@@ -57,7 +57,7 @@ async def show_one(request: web.Request) -> web.Response:
     """Show one delivery with its headers and its body."""
     found = await call(request, "delivery.one", deliveryId=request.match_info["delivery_id"])
     webhook = str(found["endpointId"] or "") if may(request, "webhook.all") else ""
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         names = await applications.select_names(connection, {one["applicationId"] for one in found["deployments"]})
         webhooks = await endpoints.select_endpoint_names(connection, {webhook})
     return page(request, "delivery.html", one=found, names=names, webhook=webhooks.get(webhook))
@@ -70,7 +70,7 @@ async def show_hours(request: web.Request) -> web.Response:
     now, known = datetime.now(UTC), request.app[HOURS]
     current = now.replace(minute=0, second=0, microsecond=0)
     hours = [current - _HOUR * number for number in range(_HOURS)]
-    async with statement(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         counted = await select_arrivals(connection, [hour for hour in hours if hour not in known])
     found = known | {one.hour: one for one in counted}
     known.clear()

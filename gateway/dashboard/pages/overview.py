@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, SHARE
 from gateway.api.rpc.dispatch import CallError
 from gateway.dashboard.procedures import call, call_if_allowed, may, project_names
 from gateway.dashboard.rendering import page
@@ -62,7 +62,7 @@ async def show(request: web.Request) -> web.Response:
     number = int(text) if (text := query.get("page", "1")).isdecimal() and 0 < len(text) < 6 else 1  # noqa: PLR2004
     caller = request[SESSION].caller
     live = request.headers.get("HX-Target") == "overview"
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         only = None if caller.grants is None else await resource_owners.select_covered(connection, caller.grants)
         rows, total = await overview.select_overview(
             connection, wanted, only=only, limit=_PAGE, offset=(max(number, 1) - 1) * _PAGE
@@ -73,7 +73,7 @@ async def show(request: web.Request) -> web.Response:
     may_create = may(request, "application.create") and caller.grants is None
     places: list[Place] = []
     if may_create and not live:
-        async with statement(request.app[CONTEXT].pool) as connection:
+        async with statement(request.app[SHARE]) as connection:
             places = await environments.select_first_places(connection, _MOST_PLACES)
     adoptable, problem = None, None
     if not total and not filtered and caller.grants is None:
@@ -118,7 +118,7 @@ async def show_adoptable(request: web.Request) -> web.Response:
 async def _pending(request: web.Request) -> list[Pending]:
     """Return what is under way or waits, the oldest first: of all applications, or of those that the key is for."""
     grants = request[SESSION].caller.grants
-    async with transaction(request.app[CONTEXT].pool) as connection:
+    async with transaction(request.app[SHARE]) as connection:
         only = None if grants is None else await resource_owners.select_covered(connection, grants)
         found = await queue.select_pending(connection, only=only, limit=_MOST_PENDING)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])

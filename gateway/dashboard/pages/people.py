@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.context import CONTEXT
+from gateway.api.context import SHARE
 from gateway.dashboard.procedures import call, call_page, may
 from gateway.dashboard.rendering import page
 from gateway.store import applications
@@ -57,5 +57,5 @@ async def show_release(request: web.Request) -> web.Response:
 
 async def _names(request: web.Request, application_ids: Collection[str]) -> dict[str, str]:
     """Return the names of applications by id: of those that a procedure has answered with."""
-    async with statement(request.app[CONTEXT].pool) as connection:
+    async with statement(request.app[SHARE]) as connection:
         return await applications.select_names(connection, application_ids)

@@ -186,3 +186,39 @@ async def test_a_form_of_another_session_does_nothing(visitor: Visitor) -> None:
 async def test_nobody_is_led_to_another_site(visitor: Visitor, then: str) -> None:
     page = await visitor.post("/dashboard/sign-in", {"key": visitor.web.key, "then": then})
     assert page.headers["Location"] == "/dashboard"
+
+
+async def ask(web: Web, method: str, path: str, **sent: dict[str, str]) -> int:
+    async with web.client.request(method, path, allow_redirects=False, **sent) as answer:
+        return int(answer.status)
+
+
+async def until_most_wait(pool: Pool, most: int) -> None:
+    waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    async with asyncio.timeout(20), pool.acquire() as connection:
+        while await connection.fetchval(waiting) < most:  # noqa: ASYNC110 - of the database
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind", "given"),
+    [
+        ("GET", "/dashboard", "headers", {"Cookie": "pushdeploy_session=guessed"}),
+        ("POST", "/dashboard/sign-in", "data", {"link": "guessed"}),
+        ("POST", "/dashboard/sign-in", "data", {"key": "KEY"}),
+        ("GET", "/api/project.all", "headers", {"x-api-key": "KEY"}),
+    ],
+)
+async def test_webhooks_find_connections_however_many_ask_to_be_let_in(
+    web: Web, method: str, path: str, kind: str, given: dict[str, str]
+) -> None:
+    await web.query("project.all")  # so that the key is known
+    assert (await web.push("shop/first:1"))[0] == 200
+    sent = {kind: {name: value.replace("KEY", web.key) for name, value in given.items()}}
+    async with web.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE sign_ins, sign_in_links, api_keys")
+        asking = [asyncio.create_task(ask(web, method, path, **sent)) for _ in range(40)]
+        await until_most_wait(web.pool, 5)
+        assert (await web.push("shop/second:1"))[0] == 200
+        assert not any(one.done() for one in asking)
+    await asyncio.gather(*asking)
