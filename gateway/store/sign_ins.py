@@ -71,12 +71,19 @@ async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, w
     """
     done = await connection.fetchval(
         """
-        WITH next AS (
+        WITH former AS (
+            -- Locked: somebody may sign out at this moment.
+            SELECT key_id, expires_at FROM sign_ins WHERE token_hash = $1 FOR UPDATE
+        ), next AS (
             INSERT INTO sign_ins (token_hash, key_id, expires_at)
-            SELECT $2, key_id, expires_at FROM sign_ins WHERE token_hash = $1
+            SELECT $2, key_id, expires_at FROM former
             ON CONFLICT DO NOTHING
         )
-        UPDATE sign_ins SET expires_at = least(expires_at, now() + $3) WHERE token_hash = $1 RETURNING true
+        UPDATE sign_ins s
+           SET expires_at = least(former.expires_at, now() + $3)
+          FROM former
+         WHERE s.token_hash = $1
+        RETURNING true
         """,
         _hash_of_sign_in(token),
         _hash_of_sign_in(replaced),
@@ -86,11 +93,12 @@ async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, w
 
 
 async def delete_sign_in(connection: Connection, token: str) -> None:
-    """End a sign-in with all of its tokens."""
+    """End a sign-in with all of its tokens, also one that is being made. Requires a transaction."""
     first = _hash(base_of(token))
-    await connection.execute(
-        "DELETE FROM sign_ins WHERE token_hash BETWEEN $1 AND $2", first, first + b"\xff" * (sha256().digest_size + 1)
-    )
+    tokens = first, first + b"\xff" * (sha256().digest_size + 1)
+    # A statement sees no row that is added while it waits for a lock; the next one does.
+    await connection.execute("SELECT FROM sign_ins WHERE token_hash BETWEEN $1 AND $2 FOR UPDATE", *tokens)
+    await connection.execute("DELETE FROM sign_ins WHERE token_hash BETWEEN $1 AND $2", *tokens)
 
 
 async def delete_expired(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.store import api_keys, sign_ins
-from gateway.store.database import Pool
+from gateway.store.database import Pool, transaction
 from tests.integration.dashboard.visitor import PAGES, Visitor
 from tests.support.api_client import Web, answering
 
@@ -222,3 +222,43 @@ async def test_webhooks_find_connections_however_many_ask_to_be_let_in(
         assert (await web.push("shop/second:1"))[0] == 200
         assert not any(one.done() for one in asking)
     await asyncio.gather(*asking)
+
+
+async def test_a_sign_out_ends_a_token_that_is_being_made(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    token = visitor.cookies["pushdeploy_session"]
+    following = f"{sign_ins.base_of(token)}.following"
+    async with visitor.web.pool.acquire() as page:
+        rotation = page.transaction()
+        await rotation.start()
+        assert await sign_ins.rotate_sign_in(page, token, following, within=timedelta(minutes=1))
+        leaving = asyncio.create_task(sign_out(visitor.web.pool, token))
+        await until_most_wait(visitor.web.pool, 1)
+        await rotation.commit()
+    await leaving
+    assert await visitor.web.count("sign_ins") == 0
+
+
+async def test_a_page_makes_no_token_of_a_session_that_is_signed_out_of(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    token = visitor.cookies["pushdeploy_session"]
+    async with visitor.web.pool.acquire() as leaving:
+        leave = leaving.transaction()
+        await leave.start()
+        await sign_ins.delete_sign_in(leaving, token)
+        rotating = asyncio.create_task(rotate(visitor.web.pool, token))
+        await until_most_wait(visitor.web.pool, 1)
+        await leave.commit()
+    assert not await rotating
+    assert await visitor.web.count("sign_ins") == 0
+
+
+async def sign_out(pool: Pool, token: str) -> None:
+    async with transaction(pool) as connection:
+        await sign_ins.delete_sign_in(connection, token)
+
+
+async def rotate(pool: Pool, token: str) -> bool:
+    async with transaction(pool) as connection:
+        following = f"{sign_ins.base_of(token)}.following"
+        return await sign_ins.rotate_sign_in(connection, token, following, within=timedelta(minutes=1))
