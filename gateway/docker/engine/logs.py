@@ -4,8 +4,9 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 """
 
 import asyncio
+import re
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -18,6 +19,7 @@ _BYTES = 16_384
 _HEADER = 8  # bytes before each frame; the log of a container with a terminal has no frames
 _STREAMS = frozenset({0, 1, 2})
 _LONGEST_LINE = 65_536  # bytes; what is longer is cut
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) ")
 _ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
@@ -94,44 +96,55 @@ async def follow(engine: Engine, path: str, *, lines: str, since: str) -> AsyncI
     params = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1, "tail": lines, "since": since}
     with translate_errors(waiting_for=f"GET {path}"):
         async with engine._query(path, params=params, timeout=_ENDLESS) as response:  # noqa: SLF001 - ours
-            rest = b""
-            async for pieces in _payloads(response.content.iter_any()):
-                *whole, rest = (rest + b"".join(pieces)).split(b"\n")
-                if len(rest) > _LONGEST_LINE:
-                    whole, rest = [*whole, rest], b""
-                if whole:
-                    yield [_stamped(line) for line in whole]
-            if rest:
-                yield [_stamped(rest)]
+            async for together in decode_lines(response.content.iter_any()):
+                yield together
 
 
-def _stamped(line: bytes) -> tuple[str, str]:
-    moment, _, text = line[:_LONGEST_LINE].partition(b" ")
-    return moment.decode(errors="replace"), storable_text(text.rstrip(b"\r").decode(errors="replace"))
+async def decode_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[tuple[str, str]]]:
+    """Yield the lines of a log that has times, each with its time. What follows where a line was cut has the line's."""
+    rest, moment = b"", ""
+
+    def stamped(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+        nonlocal moment
+        for line in lines:
+            text = line[:_LONGEST_LINE]
+            if found := _STAMP.match(text):
+                moment, text = found[1].decode(), text[found.end() :]
+            yield moment, storable_text(text.rstrip(b"\r").decode(errors="replace"))
+
+    async for pieces in _payloads(chunks):
+        *whole, rest = (rest + b"".join(pieces)).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            whole, rest = [*whole, rest], b""
+        if whole:
+            yield list(stamped(whole))
+    if rest:
+        yield list(stamped([rest]))
 
 
 async def _payloads(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """Yield what the frames of the two streams hold, those together that came together."""
-    rest = b""
+    """Yield what the frames of the two streams hold, those together that came together.
+
+    A frame is not waited for: what a program writes to a terminal can look like one of any length.
+    """
+    header, missing = b"", 0  # bytes of the frame
     framed: bool | None = None
     async for chunk in chunks:
-        rest += chunk
-        if framed is None and rest:
-            framed = rest[0] in _STREAMS
+        if framed is None and chunk:
+            framed = chunk[0] in _STREAMS
         if not framed:
-            yield [rest]
-            rest = b""
+            yield [chunk]
             continue
         position, found = 0, []
-        while position + _HEADER <= len(rest):
-            after = position + _HEADER + int.from_bytes(rest[position + 4 : position + _HEADER], "big")
-            if after > len(rest):
-                break
-            found.append(rest[position + _HEADER : after])
-            position = after
-        rest = rest[position:]
+        while position < len(chunk):
+            if missing:
+                found.append(chunk[position : position + missing])
+                position += len(found[-1])
+                missing -= len(found[-1])
+                continue
+            more = chunk[position : position + _HEADER - len(header)]
+            header, position = header + more, position + len(more)
+            if len(header) == _HEADER:
+                header, missing = b"", int.from_bytes(header[4:], "big")
         if found:
             yield found
-    # The last frame may be incomplete.
-    if rest[_HEADER:]:
-        yield [rest[_HEADER:]]
