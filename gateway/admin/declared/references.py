@@ -10,6 +10,8 @@ from gateway.store import declared, groups, resource_owners
 from gateway.store.database import Connection
 from gateway.store.resource_owners import ResourceKind
 
+_PLACES = frozenset({Kind.PROJECT, Kind.ENVIRONMENT})
+
 #: the full names of applications, by what others may call them
 ApplicationNames = Mapping[str, Collection[str]]
 
@@ -46,7 +48,7 @@ class References:
             return None
         ids = await declared.select_ids(self.connection, path.kind, path.name, inside)
         found = self._only(await self.visible(path.kind, ids), f"{path.kind}s", path.name)
-        if found is not None and path.kind in {Kind.PROJECT, Kind.ENVIRONMENT}:
+        if found is not None and path.kind in _PLACES:
             self._places[path] = found
         return found
 
@@ -65,23 +67,27 @@ class References:
 
     async def visible(self, kind: Kind, ids: list[str]) -> list[str]:
         """Return those of these objects that the caller's key is for."""
-        grants = self._caller.grants
-        return ids if grants is None else [one for one in ids if await self._is_visible(kind, one, grants)]
+        if (grants := self._caller.grants) is None or not ids:
+            return ids
+        projects = await resource_owners.select_projects(self.connection, grants) if kind in _PLACES else frozenset()
+        covered = await self.covered() if kind in {Kind.APPLICATION, Kind.GROUP} else frozenset()
+        return [one for one in ids if await self._is_visible(kind, one, grants, projects=projects, covered=covered)]
 
-    async def _is_visible(self, kind: Kind, object_id: str, grants: Grants) -> bool:
+    async def _is_visible(
+        self, kind: Kind, object_id: str, grants: Grants, *, projects: Collection[str], covered: frozenset[str]
+    ) -> bool:
         if kind is Kind.APPLICATION:
-            return object_id in await self.covered()
+            return object_id in covered
         if kind is Kind.PROJECT:
-            return object_id in await resource_owners.select_projects(self.connection, grants)
+            return object_id in projects
         if kind is Kind.ENVIRONMENT:
-            place = await declared.select_place(self.connection, kind, object_id)
-            return place.inside in await resource_owners.select_projects(self.connection, grants)
+            return (await declared.select_place(self.connection, kind, object_id)).inside in projects
         if kind is Kind.ALERT:
             owner = await resource_owners.select_owner(self.connection, ResourceKind.ALERT, object_id)
             return owner is not None and grants.covers(application_id=owner.application_id, project_id=owner.project_id)
         if kind is Kind.GROUP:
             inside = await groups.select_member_ids(self.connection, object_id)
-            return bool(inside) and (await self.covered()).issuperset(inside)
+            return bool(inside) and covered.issuperset(inside)
         return True  # what is closed to restricted keys says so when it is read
 
     async def covered(self) -> frozenset[str]:

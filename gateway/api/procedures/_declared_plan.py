@@ -315,17 +315,23 @@ def _named(one: Declared) -> set[tuple[Kind, str]]:
 async def _plan_removals(planning: _Planning, project: str | None) -> list[Planned]:
     found = []
     async with trial(planning.context.pool) as connection:
-        for made in reversed(await store.select_made(connection, planning.declaration)):
-            if (made.kind, made.object_id) in planning.ids:
+        references = References(connection, planning.context.caller)
+        made_by_kind: dict[Kind, list[str]] = {}
+        for made in await store.select_made(connection, planning.declaration):
+            made_by_kind.setdefault(made.kind, []).append(made.object_id)
+        # What the key is not for is not removed, and not shown.
+        visible = [(kind, one) for kind, ids in made_by_kind.items() for one in await references.visible(kind, ids)]
+        for kind, object_id in reversed(visible):
+            if (kind, object_id) in planning.ids:
                 continue
             _require_time(planning)
-            path = await path_of(connection, made.kind, made.object_id)
+            path = await path_of(connection, kind, object_id)
             if project is not None and not is_in(path, project):
                 continue
             try:
-                current = await read(connection, planning.context, made.kind, made.object_id)
+                current = await read(connection, planning.context, kind, object_id)
             except Forbidden:
                 continue
-            version = version_of(planning.context, made.kind, current)
+            version = version_of(planning.context, kind, current)
             found.append(Planned(path, REMOVED, version, differences(current.state, {})))
     return found

@@ -172,6 +172,30 @@ async def test_a_restricted_key_plans_and_applies_only_what_it_is_for(declaring:
     assert status == 403, answer
 
 
+async def test_a_restricted_key_does_not_see_what_a_declaration_made_for_others(declaring: Declaring) -> None:
+    def project(name: str) -> dict[str, Any]:
+        return {
+            "environments": {"production": {"applications": {name: {"dockerImage": f"acme/{name}", "command": name}}}}
+        }
+
+    declaring.secrets = {"alerts.theirs.addressFrom": "https://hooks.example.com/hidden"}
+    await declaring.apply({
+        "declaration": "whole",
+        "projects": {"mine": project("web"), "theirs": project("secret")},
+        "applications": {"alone": {"dockerImage": "acme/secret"}},
+        "groups": {"ours": {"members": {"mine/production/web": 1}}, "all": {"members": {"alone": 1, "web": 1}}},
+        "alerts": {"theirs": {"receiver": "webhook", "addressFrom": {"env": "HOOK"}, "project": "theirs"}},
+        "webhooks": {"hub": {"source": "dockerhub"}},
+    })  # fmt: skip
+    projects = {one["name"]: one["projectId"] for one in await declaring.web.query("project.all")}
+    made = await declaring.web.mutate("user.createApiKey", name="mine", scope="admin", projectIds=[projects["mine"]])
+    restricted = Declaring(declaring.web, made["key"])
+    planned = (await restricted.plan({"declaration": "whole"}, prune=True))["objects"]
+    paths = [".".join(one["path"]) for one in planned]
+    assert paths == ["groups.ours", "projects.mine.environments.production.applications.web", "projects.mine"]
+    assert "secret" not in str(planned)
+
+
 async def test_an_object_is_applied_whole_or_not_at_all(declaring: Declaring) -> None:
     document = {
         "applications": {
