@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from gateway.model.declared import compose_service
@@ -25,6 +26,7 @@ _LONGEST_STEM = 50  # characters of such a name, before the mark
 #: what compose finds by itself: the project alone says which file is meant
 _USUAL_FILES = frozenset({"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "-"})
 _TOP = frozenset({"name", "version", "services", "networks", "volumes", "secrets", "configs"})
+_OF_MAPPINGS = ("networks", "volumes", "secrets", "configs")
 _MOST_SERVICES = 500
 
 
@@ -58,6 +60,9 @@ def convert(given: Any, source: Source) -> Converted:
         raise InvalidInput("this is not a compose file: it has no services", field="services")
     if "include" in given:
         raise InvalidInput("include is not followed: import what docker compose config prints", field="include")
+    for name in _OF_MAPPINGS:
+        if not isinstance(given.get(name) or {}, Mapping):
+            raise InvalidInput("a mapping is needed", field=name)
     services = given["services"]
     if len(services) > _MOST_SERVICES:
         raise InvalidInput(f"a compose file has at most {_MOST_SERVICES} services", field="services")
@@ -128,16 +133,14 @@ def _group(
     if not any(needs.values()):
         return {}
     waves: dict[str, int] = {}
-
-    def wave(name: str, way: tuple[str, ...]) -> int:
-        if name in way:
-            raise InvalidInput(f"this is a circle: {' -> '.join((*way, name))}", field=f"services.{name}.depends_on")
-        if name not in waves:
-            waves[name] = 1 + max((wave(one, (*way, name)) for one in needs[name]), default=0)
-        return waves[name]
-
-    for name in made:
-        wave(name, ())
+    try:
+        for name in TopologicalSorter(needs).static_order():
+            waves[name] = 1 + max((waves[one] for one in needs[name]), default=0)
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        raise InvalidInput(
+            f"this is a circle: {' -> '.join(circle)}", field=f"services.{circle[0]}.depends_on"
+        ) from error
     notes.append(
         f"depends_on: carried as the waves of the group {group}, for gateway release {group}; an application alone "
         "starts without waiting for others"

@@ -114,9 +114,9 @@ def _long_port(given: Mapping[str, Any], field: str, name: str, notes: list[str]
         match key:
             case "target" | "published" | "name":
                 pass
-            case "protocol" if value in {"tcp", "udp", "sctp"}:
+            case "protocol" if value in ("tcp", "udp", "sctp"):
                 more |= {} if value == "tcp" else {"protocol": value}
-            case "mode" if value in {"host", "ingress"}:
+            case "mode" if value in ("host", "ingress"):
                 more |= {} if value == "ingress" else {"publishMode": value}
             case "host_ip":
                 more["hostIp"] = str(value)
@@ -226,7 +226,7 @@ def health_check(given: Any, field: str, name: str, notes: list[str]) -> dict[st
     """Return the health check in the words of the Docker Engine."""
     if not isinstance(given, Mapping):
         raise InvalidInput("a mapping is needed", field=field)
-    if given.get("disable") in {True, "true"}:
+    if given.get("disable") in (True, "true"):
         return {"Test": ["NONE"]}
     made: dict[str, Any] = {}
     for key, value in given.items():

@@ -302,7 +302,7 @@ def _deploy(service: Service, notes: list[str]) -> dict[str, Any]:
     for key, value in given.items():
         if key == "replicas":
             made["replicas"] = parts.number(value, service.at("deploy.replicas"))
-        elif key == "mode" and value in {"global", "replicated"}:
+        elif key == "mode" and value in ("global", "replicated"):
             made |= {"modeSwarm": {"Global": {}}} if value == "global" else {}
         elif key == "resources" and isinstance(value, Mapping):
             made |= _resources(service, value, notes)

@@ -1,5 +1,7 @@
 """Tests of the import of compose files."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -225,3 +227,68 @@ def test_a_key_that_changes_nothing_is_not_named(text: str) -> None:
 @pytest.mark.parametrize("text", ["privileged: true", "mem_swappiness: 0", "entrypoint: []"])
 def test_a_key_that_changes_something_is_named(text: str) -> None:
     assert len(service(f"    {text}\n")[1]) == 1
+
+
+_WHOLE = """
+name: shop
+services:
+  web:
+    image: acme/web:1
+    command: [serve]
+    profiles: [all]
+    ports: ["8080:80", {target: 80, published: 81, protocol: tcp, mode: host, host_ip: 192.0.2.1}]
+    environment: {A: b}
+    env_file: [x, {path: y, required: false}]
+    volumes:
+      - d:/d:ro
+      - {type: bind, source: ./a, target: /b, bind: {a: 1}}
+      - {type: tmpfs, target: /t, tmpfs: {size: 5}}
+    tmpfs: [/run, "/x:size=5m"]
+    secrets: [s, {source: s, target: x, uid: "1"}]
+    configs: [c]
+    networks: {n: {aliases: [q]}}
+    depends_on: {db: {condition: service_healthy}}
+    healthcheck: {test: [CMD, a], interval: 5s, retries: 3, disable: false}
+    ulimits: {nofile: {soft: 1, hard: 2}, nproc: 5}
+    deploy: {replicas: 2, mode: replicated, resources: {limits: {cpus: "1", memory: 5m}}}
+    labels: {a: b}
+    extra_hosts: [a:b]
+    restart: always
+    stop_grace_period: 5s
+    cap_add: [A]
+    user: "1"
+    init: true
+  db: {image: acme/db}
+networks: {n: {external: true, name: z}}
+volumes: {d: {external: {name: q}}}
+secrets: {s: {file: ./s}}
+configs: {c: {content: x}}
+"""
+
+
+def with_each_part_replaced(whole: Any, by: Any) -> Iterator[Any]:
+    """Yield the value as often as it has parts, each time with another one replaced."""
+    for name in whole if isinstance(whole, dict) else range(len(whole)) if isinstance(whole, list) else ():
+        yield (whole | {name: by}) if isinstance(whole, dict) else [*whole[:name], by, *whole[name + 1 :]]
+        for part in with_each_part_replaced(whole[name], by):
+            yield (whole | {name: part}) if isinstance(whole, dict) else [*whole[:name], part, *whole[name + 1 :]]
+
+
+@pytest.mark.parametrize(
+    "by", [None, True, 7, 1.5, 10**30, "x", "", "${A:-${B}}", [], [[]], [{}], {}, {"a": []}, {"": ""}]
+)
+def test_a_part_of_any_kind_is_carried_or_refused(by: Any) -> None:
+    source = Source("/srv/shop", profiles=frozenset({"all"}), read_variables=lambda _: {"A": "file"})
+    whole = yaml_text.parse(_WHOLE).value
+    assert convert(whole, source).document["applications"].keys() == {"web", "db"}
+    for changed in with_each_part_replaced(whole, by):
+        with suppress(InvalidInput):
+            convert(changed, source)
+
+
+def test_a_long_chain_of_services_becomes_as_many_waves() -> None:
+    last = 499
+    services = {f"s{number}": {"image": "x", "depends_on": [f"s{number + 1}"]} for number in range(last)}
+    converted = convert({"services": {**services, f"s{last}": {"image": "x"}}}, _SOURCE)
+    (group,) = converted.document["groups"].values()
+    assert [group["members"][f"Default/production/s{number}"] for number in (0, last)] == [last + 1, 1]
