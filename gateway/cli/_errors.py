@@ -23,6 +23,7 @@ def readable_error(error: Exception) -> str:
 
 #: how a command ends; see docs/cli.md
 FAILED, USAGE, UNKNOWN, SUPERSEDED, CANCELLED = 1, 2, 3, 4, 5
+INTERRUPTED = 130  # as a shell says it of SIGINT
 
 
 def exit_code(error: Exception) -> int:

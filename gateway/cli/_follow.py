@@ -1,23 +1,25 @@
-"""After a command has queued a deployment: print its id, or wait until it ends."""
+"""After a command has begun a deployment or a release: print its id, or wait until it ends."""
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN
 from gateway.cli._progress import Progress
-from gateway.cli._runner import print_json, print_result, print_text
+from gateway.cli._runner import print_error, print_json, print_result
 from gateway.cli.deployments import print_outcome, step_line
-from gateway.model.errors import Unavailable
+from gateway.model.errors import GatewayError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
 
 _POLL_INTERVAL = 0.2  # seconds
-_PATIENCE = 10.0  # seconds that a deployment waits until the command asks whether a gateway runs at all
-_AWAY = 60.0  # seconds that the gateway may not answer, as while it restarts
+_PATIENCE = 10.0  # seconds until the command asks whether a gateway runs at all
+_AWAY = 60.0  # seconds that the gateway or the engine may not answer, as while it restarts
 
 FINISHED = frozenset({"succeeded", "unchanged", "failed", "rolled_back", "superseded", "cancelled"})
 #: how a command ends that waited for a deployment; see docs/cli.md
@@ -36,7 +38,7 @@ async def finish_deployment_command(gateway: "Gateway", deployment_id: str, *, f
     if not follow:
         print_result({"deploymentId": deployment_id}, deployment_id, as_json=as_json)
         return
-    found = await follow_deployment(gateway, deployment_id, quiet=as_json)
+    found = await _follow_deployment(gateway, deployment_id, as_json=as_json)
     if as_json:
         print_json(found)
     else:
@@ -46,52 +48,86 @@ async def finish_deployment_command(gateway: "Gateway", deployment_id: str, *, f
         sys.exit(code)
 
 
-async def follow_deployment(gateway: "Gateway", deployment_id: str, *, quiet: bool) -> dict[str, Any]:
-    """Return the deployment once it has ended, or as it is where no gateway runs that could roll it out."""
-    progress, printed = Progress(quiet=quiet), 0
-    clock = asyncio.get_running_loop().time
-    asks_at = clock() + _PATIENCE
+async def _follow_deployment(gateway: "Gateway", deployment_id: str, *, as_json: bool) -> dict[str, Any]:
+    """Return the deployment once it has ended, or as it is where nobody rolls it out."""
+    progress, printed, found = Progress(quiet=as_json), 0, dict[str, Any]()
+    states = Followed(gateway, "deployment", deployment_id, progress).states(_engine_away)
     try:
-        while True:
-            found = await _select(gateway, deployment_id, progress)
-            ended = [step for step in found["steps"] if step["finishedAt"] is not None]
-            for step in ended[printed:]:
-                progress.line(step_line(step))
-            printed = len(ended)
-            if found["state"] in FINISHED:
-                return found
-            # A gateway that runs but cannot reach the engine has stored that as the reason.
-            if not gateway.runs and clock() > asks_at and found["state"] == "queued" and found["reason"] is None:
-                asks_at = clock() + _PATIENCE
-                if not (await gateway.call("status.one"))["rollsOut"]:
-                    progress.close()
-                    print_text(
-                        "No gateway seems to run. Start it: gateway serve. The deployment stays queued until then.",
-                        err=True,
-                    )
-                    return found
-            progress.state(_current_step(found))
-            await asyncio.sleep(_POLL_INTERVAL)
+        async with aclosing(states):
+            async for found in states:
+                ended = [step for step in found["steps"] if step["finishedAt"] is not None]
+                for step in ended[printed:]:
+                    progress.line(step_line(step))
+                printed = len(ended)
+                if found["state"] in FINISHED:
+                    break
+                progress.state(_current_step(found))
     finally:
         progress.close()
+    return found
 
 
-async def _select(gateway: "Gateway", deployment_id: str, progress: Progress) -> dict[str, Any]:
-    """Return the deployment; a gateway that restarts is asked again. Raises Unavailable if it stays away."""
-    clock = asyncio.get_running_loop().time
-    until = clock() + _AWAY
-    while True:
+def _engine_away(found: Mapping[str, Any]) -> str | None:
+    """Return why the engine does not answer that a deployment waits for, None if it waits for no engine."""
+    reason = found["reason"] if found["state"] == "queued" else None
+    return reason["message"] if reason is not None and reason["code"] == "engine_unreachable" else None
+
+
+class Followed:
+    """A deployment or release that a command waits for. Its words are those of the procedures and commands."""
+
+    def __init__(self, gateway: "Gateway", kind: str, of: str, progress: Progress) -> None:
+        self._gateway, self._kind, self._of, self._progress = gateway, kind, of, progress
+        self._clock = asyncio.get_running_loop().time
+        self._show = f"gateway {kind}s show {of}"
+
+    async def states(
+        self, engine_away: Callable[[Mapping[str, Any]], str | None]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield what is known of it, again and again, until nobody rolls it out any more, which is printed.
+
+        `engine_away` tells for what engine it waits that does not answer. Raises Unavailable if its end stays unknown.
+        """
+        asks_at, away_since = self._clock() + _PATIENCE, None
         try:
-            found: dict[str, Any] = await gateway.call("deployment.one", {"deploymentId": deployment_id})
-        except Unavailable as error:
-            if clock() > until:
-                raise Unavailable(
-                    f"{error}. How the deployment ends is not known: gateway deployments show {deployment_id}"
-                ) from error
-            progress.state(f"waits for the gateway: {error}")
-            await asyncio.sleep(1)
-        else:
-            return found
+            while True:
+                found = await self._select()
+                yield found
+                away = engine_away(found)
+                away_since = None if away is None else away_since or self._clock()
+                if away_since is not None and self._clock() - away_since >= _AWAY:
+                    self._end(f"Nobody can roll it out for now: {away}.", "until the engine answers")
+                    return
+                # A gateway of this host that runs but does not reach its engine has said so as the reason.
+                if not self._gateway.runs and away is None and self._clock() > asks_at:
+                    asks_at = self._clock() + _PATIENCE
+                    if not (await self._gateway.call("status.one"))["rollsOut"]:
+                        self._end("No gateway seems to run. Start it: gateway serve.", "until then")
+                        return
+                await asyncio.sleep(_POLL_INTERVAL)
+        except asyncio.CancelledError:
+            self._end(f"The {self._kind} goes on.", None)
+            raise
+
+    async def _select(self) -> dict[str, Any]:
+        """Return it as it is; a gateway that restarts, or has too much to do, is asked again. Raises Unavailable."""
+        until = self._clock() + _AWAY
+        while True:
+            try:
+                found: dict[str, Any] = await self._gateway.call(f"{self._kind}.one", {f"{self._kind}Id": self._of})
+            except GatewayError as error:
+                if not isinstance(error, Unavailable | Throttled) or self._clock() > until:
+                    raise Unavailable(f"{error}. How the {self._kind} ends is not known: {self._show}") from error
+                self._progress.state(f"waits for the gateway: {error}")
+                await asyncio.sleep(1)
+            else:
+                return found
+
+    def _end(self, why: str, waits: str | None) -> None:
+        """Say on standard error why the command does not wait any longer."""
+        self._progress.close()
+        stays = "" if waits is None else f" The {self._kind} waits {waits}."
+        print_error(f"{why}{stays} See how it ends: {self._show}", as_json=self._progress.quiet)
 
 
 def _current_step(found: dict[str, Any]) -> str:

@@ -12,11 +12,11 @@ class Progress:
     """Shows the latest state; `line` leaves a line above it. Silent with `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet, self._terminal, self._shown = quiet, sys.stderr.isatty(), ""
+        self.quiet, self._terminal, self._shown = quiet, sys.stderr.isatty(), ""
 
     def state(self, text: str) -> None:
         text = safe_line(text)
-        if self._quiet or text == self._shown:
+        if self.quiet or text == self._shown:
             return
         self._shown = text
         if self._terminal:
@@ -25,7 +25,7 @@ class Progress:
             self._write(text + "\n")
 
     def line(self, text: str) -> None:
-        if self._quiet:
+        if self.quiet:
             return
         self._write(f"{_ERASE if self._terminal else ''}{safe_line(text)}\n")
         if self._terminal and self._shown:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from gateway.cli._errors import exit_code, readable_error, reject_invalid_utf8
+from gateway.cli._errors import INTERRUPTED, exit_code, readable_error, reject_invalid_utf8
 from gateway.cli._table import Id, format_table, terminal_width
 from gateway.model.errors import Unavailable
 from gateway.model.sanitize import safe_line, safe_text
@@ -158,8 +158,13 @@ def indent(text: str) -> str:
     return "\n".join(f"  {one}" for one in text.splitlines())
 
 
-def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
+def print_error(message: str, *, as_json: bool) -> None:
+    """Print an error on standard error: for people, or as JSON."""
     print_text(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+
+
+def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
+    print_error(message, as_json=as_json)
     sys.exit(code)
 
 
@@ -178,8 +183,9 @@ class Root(click.Group):
                 error.show()
                 sys.exit(error.exit_code)
             fail(error.format_message(), as_json=True, code=error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            fail("aborted", as_json=as_json)
+        except (click.Abort, KeyboardInterrupt) as error:
+            interrupted = isinstance(error.__cause__ or error, KeyboardInterrupt)
+            fail("aborted", as_json=as_json, code=INTERRUPTED if interrupted else 1)
         except BrokenPipeError:  # the reader closed the pipe
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
             sys.exit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN, USAGE
+from gateway.cli._errors import CANCELLED, FAILED, INTERRUPTED, SUPERSEDED, UNKNOWN, USAGE
 from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput
 from gateway.version import VERSION
@@ -17,9 +17,10 @@ EXIT_CODES = (
     (0, "done; with --follow: the requested version runs"),
     (FAILED, "refused or failed; with --follow: failed or rolled back; gates check: a gate refuses"),
     (USAGE, "the command is not written so, see --help; apply --plan: something would change"),
-    (UNKNOWN, "not known: no gateway answered, or none rolls out; gates check: a gate cannot tell"),
+    (UNKNOWN, "not known: no gateway or engine answered, or none rolls out; gates check: a gate cannot tell"),
     (SUPERSEDED, "with --follow: a newer deployment took its place"),
     (CANCELLED, "with --follow: it was cancelled"),
+    (INTERRUPTED, "interrupted; with --follow: the deployment goes on"),
 )
 VARIABLES = (
     ("GATEWAY_URL", "The gateway to ask, for example https://gateway.example.com."),

@@ -1,8 +1,8 @@
 """`gateway release` and `gateway releases`."""
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import click
 
 from gateway.cli._completion import names_of
 from gateway.cli._errors import FAILED, UNKNOWN
+from gateway.cli._follow import Followed
 from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._progress import Progress
 from gateway.cli._runner import (
@@ -29,9 +30,8 @@ from gateway.model.errors import InvalidInput
 if TYPE_CHECKING:
     from gateway.client import Gateway
 
-_POLL_INTERVAL = 0.2  # seconds
-_PATIENCE = 10.0  # seconds between two questions whether a gateway runs at all
 _ENDED = frozenset({"succeeded", "put_back", "failed"})
+_UNDER_WAY = frozenset({"preparing", "moving", "going_back"})  # of a member
 
 
 @click.command()
@@ -73,7 +73,7 @@ async def release(
         if not follow:
             print_result({"releaseId": begun["releaseId"]}, begun["releaseId"], as_json=as_json)
             return
-        found = await _follow(gateway, begun["releaseId"], quiet=as_json)
+        found = await _follow(gateway, begun["releaseId"], as_json=as_json)
     _print_release(found, as_json=as_json)
     if found["state"] != "succeeded":
         sys.exit(FAILED if found["state"] in _ENDED else UNKNOWN)
@@ -131,27 +131,33 @@ async def cancel(release_id: str, *, abandon: bool, as_json: bool) -> None:
     )
 
 
-async def _follow(gateway: "Gateway", release_id: str, *, quiet: bool) -> dict[str, Any]:
-    """Print each change, and return the release once it has ended, or as it is where no gateway runs."""
-    printed: dict[str, str] = {}
-    progress, clock = Progress(quiet=quiet), asyncio.get_running_loop().time
-    asks_at = clock() + _PATIENCE
-    while True:
-        found: dict[str, Any] = await gateway.call("release.one", {"releaseId": release_id})
-        lines = {f"member {one['name']}": one["state"] for one in found["members"]} | {"release": found["state"]}
-        for name, state in lines.items():
-            if printed.get(name) != state:
-                progress.line(f"{name}: {state}")
-                asks_at = clock() + _PATIENCE
-        printed = lines
-        if found["state"] in _ENDED:
-            return found
-        if not gateway.runs and clock() > asks_at:
-            asks_at = clock() + _PATIENCE
-            if not (await gateway.call("status.one"))["rollsOut"]:
-                print_text("No gateway seems to run. Start it: gateway serve. The release waits until then.", err=True)
-                return found
-        await asyncio.sleep(_POLL_INTERVAL)
+async def _follow(gateway: "Gateway", release_id: str, *, as_json: bool) -> dict[str, Any]:
+    """Print each change, and return the release once it has ended, or as it is where nobody rolls it out."""
+    progress, printed, found = Progress(quiet=as_json), dict[str, str](), dict[str, Any]()
+    states = Followed(gateway, "release", release_id, progress).states(_engine_away)
+    async with aclosing(states):
+        async for found in states:
+            lines = {f"member {one['name']}": _described(one) for one in found["members"]}
+            lines["release"] = found["state"]
+            for name, state in lines.items():
+                if printed.get(name) != state:
+                    progress.line(f"{name}: {state}")
+            printed = lines
+            if found["state"] in _ENDED:
+                break
+    return found
+
+
+def _described(member: Mapping[str, Any]) -> str:
+    """Return the state of a member, with what it waits for or why it failed."""
+    return f"{member['state']}: {member['reason']['message']}" if member["reason"] else str(member["state"])
+
+
+def _engine_away(found: Mapping[str, Any]) -> str | None:
+    """Return why an engine does not answer that a member waits for: the others cannot end without it."""
+    waiting = (one for one in found["members"] if one["state"] in _UNDER_WAY and one["reason"] is not None)
+    reasons = (one["reason"] for one in waiting if one["reason"]["code"] == "engine_unreachable")
+    return next((str(one["message"]) for one in reasons), None)
 
 
 def _print_release(found: Mapping[str, Any], *, as_json: bool) -> None:

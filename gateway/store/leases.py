@@ -358,11 +358,17 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
 
 
 async def wake_waiting(connection: Connection, places: Collection[Place], codes: Sequence[Code]) -> None:
-    """Make due the deployments at these places that wait for the engine or have an open swap."""
+    """Make due the deployments at these places that wait for the engine or have an open swap.
+
+    They wait for the engine no longer, but perhaps for a slot: the reason of those that nobody works on is forgotten.
+    """
     await connection.execute(
         """
         UPDATE deployments d
-           SET next_attempt_at = now(), lease_until = CASE WHEN status = 'running' THEN now() END
+           SET next_attempt_at = least(next_attempt_at, now()),
+               lease_until = CASE WHEN status = 'running' THEN least(lease_until, now()) END,
+               reason_code = CASE WHEN reason_code = $4 THEN NULL ELSE reason_code END,
+               reason_message = CASE WHEN reason_code = $4 THEN NULL ELSE reason_message END
          WHERE d.deployment_id IN (
                    SELECT w.deployment_id
                      FROM deployments w
@@ -371,8 +377,9 @@ async def wake_waiting(connection: Connection, places: Collection[Place], codes:
                        ON coalesce(a.server_id, '') = place.server_id
                       AND (a.engine_id IS NULL OR a.engine_id = place.engine_id)
                     WHERE (
-                              w.status = 'queued' AND w.next_attempt_at > now()
-                           OR w.status = 'running' AND w.claimed_by IS NULL AND w.lease_until > now()
+                              w.status = 'queued' AND (w.next_attempt_at > now() OR w.reason_code = $4)
+                           OR w.status = 'running' AND w.claimed_by IS NULL
+                              AND (w.lease_until > now() OR w.reason_code = $4)
                           )
                       AND (
                               w.reason_code = ANY($3::text[])
@@ -384,6 +391,7 @@ async def wake_waiting(connection: Connection, places: Collection[Place], codes:
         [place.engine_id for place in places],
         [place.server_id or "" for place in places],
         list(codes),
+        Code.ENGINE_UNREACHABLE,
     )
 
 

@@ -58,7 +58,13 @@ async def select_waits(connection: Connection, deployments: Sequence[Deployment]
                  WHERE r.application_id = d.application_id AND r.status = 'running') AS behind,
                ARRAY(SELECT v.name FROM gate_verdicts v
                       WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown'
-                      ORDER BY v.name) AS gates
+                      ORDER BY v.name) AS gates,
+               CASE WHEN d.release_id IS NULL
+                    THEN (SELECT min(m.release_id) FROM release_members m
+                           WHERE m.application_id = d.application_id AND m.open) END AS release,
+               CASE WHEN d.release_id IS NULL AND d.kind IN ('deploy', 'redeploy')
+                    THEN (SELECT min(g.name) FROM group_members m JOIN groups g USING (group_id)
+                           WHERE m.application_id = d.application_id AND m.gathers) END AS gathering
           FROM deployments d
           LEFT JOIN line l USING (deployment_id)
          WHERE d.deployment_id = ANY($1)
@@ -67,10 +73,19 @@ async def select_waits(connection: Connection, deployments: Sequence[Deployment]
     )
     return their_turn | {
         row["deployment_id"]: Wait(
-            row["before"] + 1, _waits_for(waits[row["deployment_id"]], row["behind"], row["before"], row["gates"])
+            row["before"] + 1,
+            _release_before(row["release"], row["gathering"])
+            or _waits_for(waits[row["deployment_id"]], row["behind"], row["before"], row["gates"]),
         )
         for row in rows
     }
+
+
+def _release_before(release: str | None, gathering: str | None) -> str | None:
+    """Return what a deployment that belongs to no release waits for, if that is one: see `leases.HELD`."""
+    if release is not None:
+        return f"release {release}, which the application belongs to"
+    return None if gathering is None else f"a release of group {gathering}, which gathers what was pushed"
 
 
 def _waits_for(deployment: Deployment, behind: str | None, before: int, gates: Sequence[str]) -> str:

@@ -1,7 +1,11 @@
 """What a command prints leads to the next command."""
 
 import asyncio
+import os
+import signal
 import socket
+import sys
+from asyncio.subprocess import PIPE
 from base64 import b64encode
 from typing import cast
 
@@ -14,7 +18,9 @@ from gateway.app import running
 from gateway.cli import _follow, main
 from gateway.cli.demo.process import until
 from gateway.config import Settings
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Code, Reason, Unavailable
+from gateway.store import leases
+from gateway.store.engines import Place
 from tests.support.api_client import Web
 
 
@@ -27,6 +33,17 @@ async def run(url: str, *words: str) -> tuple[int, str, str]:
     """Run the command on a database; return its exit code and both outputs."""
     environment = {"GATEWAY_DATABASE_URL": url, "GATEWAY_MASTER_KEY": b64encode(b"k" * 32).decode()}
     done = await asyncio.to_thread(CliRunner(env=environment).invoke, cast("click.Command", main), words)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def remote(web: Web) -> dict[str, str]:
+    """Return the environment of a command that asks this gateway over HTTP."""
+    return {"GATEWAY_URL": str(web.client.make_url("/")), "GATEWAY_API_KEY": web.key, "GATEWAY_DATABASE_URL": ""}
+
+
+async def run_remote(web: Web, *words: str) -> tuple[int, str, str]:
+    """Run the command on a gateway over HTTP; return its exit code and both outputs."""
+    done = await asyncio.to_thread(CliRunner(env=remote(web)).invoke, cast("click.Command", main), words)
     return done.exit_code, done.stdout, done.stderr
 
 
@@ -182,9 +199,91 @@ async def test_following_ends_where_no_gateway_runs_and_says_so(
     code, out, err = await run(web_postgres, "deploy", "web", "--follow")
     assert (code, answers) == (3, [])
     assert "state         queued" in out
-    assert "No gateway seems to run. Start it: gateway serve. The deployment stays queued until then." in err
     (queued,) = await web.query("deployment.all", applicationId="6fa")
     assert queued["state"] == "queued"
+    shown = f"gateway deployments show {queued['deploymentId']}"
+    assert (
+        f"No gateway seems to run. Start it: gateway serve. The deployment waits until then. See how it ends: {shown}"
+        in err
+    )
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("follows", ["deployment", "release"])
+async def test_following_ends_where_the_engine_stays_away_and_says_so(
+    web: Web, monkeypatch: pytest.MonkeyPatch, follows: str, as_json: list[str]
+) -> None:
+    """Over HTTP, from a gateway that runs: its engine answers nobody."""
+    monkeypatch.setattr(_follow, "_AWAY", 0.0)
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    words = ["deploy", "web"]
+    if follows == "release":
+        group = await web.mutate("group.create", name="shop", members=[{"applicationId": "6fa"}])
+        words = ["release", group["groupId"]]
+    following = asyncio.create_task(run_remote(web, *words, "--follow", *as_json))
+    away = Reason(Code.ENGINE_UNREACHABLE, "nobody answers at its socket")
+
+    async def waits() -> bool | None:
+        async with web.pool.acquire() as connection:
+            await leases.mark_waiting(connection, None, None, away)
+        return following.done() or None
+
+    await until(waits)
+    code, out, err = await following
+    (queued,) = await web.query("deployment.all", applicationId="6fa")
+    assert (code, queued["state"]) == (3, "queued")
+    of = queued["deploymentId"] if follows == "deployment" else queued["releaseId"]
+    said = (
+        f"Nobody can roll it out for now: nobody answers at its socket. The {follows} waits until the engine answers. "
+        f"See how it ends: gateway {follows}s show {of}"
+    )
+    if as_json:
+        assert (orjson.loads(out)[f"{follows}Id"], orjson.loads(err)) == (of, {"error": {"message": said}})
+    else:
+        assert f"gateway: {said}\n" in err
+        assert of in out
+
+
+@pytest.mark.parametrize("before", [Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED])
+async def test_an_engine_that_answers_again_is_no_longer_what_a_deployment_waits_for(web: Web, before: Code) -> None:
+    """It may wait for a slot then, for long. What the engine refused is still the reason of the next attempt."""
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="6fa")
+    async with web.pool.acquire() as connection:
+        await leases.mark_waiting(connection, None, None, Reason(before, "it said so"))
+        await leases.wake_waiting(connection, [Place("n", None)], [Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED])
+    (queued,) = await web.query("deployment.all", applicationId="6fa")
+    waits = (await web.query("deployment.one", deploymentId=queued["deploymentId"]))["waitsFor"]
+    assert (queued["reason"] is None, waits) == (before is Code.ENGINE_UNREACHABLE, "a free slot on the engine")
+
+
+async def test_a_wait_that_is_interrupted_says_that_the_deployment_goes_on(web: Web) -> None:
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "deploy", "web", "--follow",
+        env={**os.environ, **remote(web)}, stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    first = await process.stderr.readline()  # what it waits for, off a terminal too
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    (queued,) = await web.query("deployment.all", applicationId="6fa")
+    assert (process.returncode, queued["state"], first) == (130, "queued", b"queued: a free slot on the engine\n")
+    assert f"The deployment goes on. See how it ends: gateway deployments show {queued['deploymentId']}" in err.decode()
+
+
+async def test_what_keeps_a_wait_from_going_on_leaves_the_end_unknown(web: Web) -> None:
+    """The key is revoked meanwhile: no outcome is claimed by the exit code."""
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    following = asyncio.create_task(run_remote(web, "deploy", "web", "--follow"))
+
+    async def queued() -> bool | None:
+        return bool(await web.pool.fetchval("SELECT count(*) FROM deployments")) or None
+
+    await until(queued)
+    await web.pool.execute("UPDATE api_keys SET revoked_at = now()")
+    code, _, err = await following
+    assert (code, "does not accept the key" in err, "How the deployment ends is not known" in err) == (3, True, True)
 
 
 @pytest.mark.parametrize(("ends", "code"), [("cancelled", 5), ("superseded", 4), ("failed", 1), ("succeeded", 0)])

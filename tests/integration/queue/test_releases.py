@@ -39,6 +39,11 @@ async def queued(rehearsal: Rehearsal, name: str) -> dict[str, Any]:
     return found[0]
 
 
+async def waits_for(rehearsal: Rehearsal, name: str) -> str:
+    newest = (await queued(rehearsal, name))["deploymentId"]
+    return str((await rehearsal.web.query("deployment.one", deploymentId=newest))["waitsFor"])
+
+
 async def test_prepared_members_hold_no_claim_and_wait_for_their_wave(rehearsal: Rehearsal) -> None:
     begun = await rehearsal.release(await rehearsal.group({"a": 1, "b": 1, "c": 2}))
     await prepared(rehearsal)
@@ -121,6 +126,7 @@ async def test_a_member_that_fails_puts_those_back_that_moved_before_anything_ne
     await rehearsal.work(first)
     assert (await rehearsal.web.query("application.one", applicationId="a"))["dockerImage"] == "acme/a:v2"
     await rehearsal.web.push("docker.io/acme/a:v2")
+    assert await waits_for(rehearsal, "a") == f"release {begun['releaseId']}, which the application belongs to"
     await rehearsal.advance()
     second = await rehearsal.claim()
     assert second is not None
@@ -175,6 +181,7 @@ async def test_pushes_of_a_group_that_settles_go_out_as_one_release(rehearsal: R
     assert alone is not None
     assert alone.application_id == "c"  # no member
     assert await rehearsal.claim() is None
+    assert (await waits_for(rehearsal, "a")).startswith("a release of group ")
     async with rehearsal.web.pool.acquire() as connection:
         assert await groups.select_settled(connection) == []
         await connection.execute("UPDATE deployments SET requested_at = requested_at - interval '6 s'")
