@@ -25,6 +25,8 @@ from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import WITH_US, GatewayProcess, gateway_process, until
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import connect
 from tests.scripts import debian
 from tests.scripts.debian import run
 from tests.support.distribution_hooks import Hook, envelope
@@ -32,6 +34,7 @@ from tests.support.distribution_hooks import Hook, envelope
 _REGISTRIES = '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n'
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "1.5", "GATEWAY_HEALTH_DEADLINE": "30", "GATEWAY_LOG_FORMAT": "text"}
 _PORT = 18081
+_MAC = "02:42:ac:11:77:01"
 _ENTER = """
 for one in proc sys dev tmp; do mount --rbind /$one "$0/$one"; done
 mount -t tmpfs tmpfs "$0/run"
@@ -139,6 +142,26 @@ async def network_and_volume(stage: Stage) -> None:
         _expect(await stage.pushed("full", Image(version), count=count), "succeeded")
 
 
+async def adopted_with_address(stage: Stage) -> None:
+    """A container that somebody made with a MAC address of his choice is adopted, and its next version has it."""
+    await push(Image("v1"), stage.name("adopted"))
+    async with connect(stage.gateway.environment["GATEWAY_DOCKER_HOST"]) as engine:
+        await engine.images.pull(stage.name("adopted"))
+        made = await containers.create(
+            engine, "adopted", {"Image": stage.name("adopted"), "MacAddress": _MAC, "Env": ["A=1"]}, {}
+        )
+        await containers.start(engine, made)
+        named = await stage.gateway.cli("apps", "adopt", "adopted")
+        digest = await push(Image("v2"), stage.name("adopted"))
+        assert (await stage.hook.post(envelope(stage.name("adopted"), digest)))[0] == 202
+        _expect(await stage.gateway.settled(named), "succeeded")
+        found = await containers.inspect_raw(engine, "adopted")
+        assert found is not None
+        assert found["Id"] != made
+        assert "A=1" in found["Config"]["Env"]
+        assert [one["MacAddress"] for one in found["NetworkSettings"]["Networks"].values()] == [_MAC]
+
+
 async def killed_gateway(stage: Stage) -> None:
     """A gateway that is killed in a rollout finishes it when it starts again."""
     await stage.create("killed", ports=[{"targetPort": 8080, "publishedPort": _PORT + 3}])
@@ -163,7 +186,7 @@ async def doctor(stage: Stage) -> None:
 
 SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
     doctor, push_of_published_port, push_without_port, version_that_exits, health_check, rollback, stop_and_start,
-    network_and_volume, killed_gateway,
+    network_and_volume, adopted_with_address, killed_gateway,
 )  # fmt: skip
 
 #: what an engine cannot do, by its kind: Podman runs no HEALTHCHECK of an image in the format of OCI

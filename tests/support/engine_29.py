@@ -158,7 +158,10 @@ class StrictEngine:
     async def _relay(
         self, request: web.Request, version: Version, path: str, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]})
+        kind = answer.headers.get("Content-Type", "application/octet-stream")  # the engine below names none at times
+        if path.endswith("/logs") and kind == "application/octet-stream":
+            kind = "application/vnd.docker.multiplexed-stream"
+        response = web.StreamResponse(status=answer.status, headers={"Content-Type": kind})
         await response.prepare(request)
         if path == "events":
             async for line in answer.content:
