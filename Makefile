@@ -68,9 +68,9 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
+# A server to log in to, and shells that complete; not for the demonstration, since Debian's package opens the machine to SSH.
 # Node only where there is none, since it often comes from elsewhere.
-test long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
+test long: DEBIAN += openssh-server openssl curl zsh fish $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) $(VENV)/.browser ## All tests but the long ones.
 	@$(BIN)/python -m pytest -m "not long" -n 5 --dist loadfile --no-loadscope-reorder
 

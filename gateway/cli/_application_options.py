@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gateway.cli._completion import complete_files
 from gateway.cli._runner import read_secret
 from gateway.model.dotenv import parse_variables
 from gateway.model.errors import InvalidInput
@@ -23,13 +24,15 @@ _OPTIONS = (
     click.option("--env", "-e", "variables", multiple=True, metavar="NAME=VALUE", help="Set one environment "
                  "variable, besides those there are; repeatable. Others on this host can read it: put secrets "
                  "into a file."),
-    click.option("--env-file", help="Read environment variables from one file of NAME=value lines."),
+    click.option("--env-file", help="Read environment variables from one file of NAME=value lines.",
+                 shell_complete=complete_files),
     click.option("--memory", help="Memory limit, for example 512MB or 2g."),
     click.option("--cpus", help="CPU limit, for example 0.5."),
     click.option("--replicas", type=int, help="Number of replicas; more than one needs Docker Swarm."),
     click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="Mount a volume or a "
                  "directory of the host; repeatable."),
-    click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container; repeatable."),
+    click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container; repeatable.",
+                 shell_complete=complete_files),
     click.option("--network", multiple=True, help="Network to join; repeatable."),
     click.option("--command", "words", help="Command to run instead of the image's."),
     click.option("--probe", metavar="http:8080/health|tcp:5432", help="Probe that the gateway sends to "
@@ -40,7 +43,8 @@ _OPTIONS = (
                  "missing, stopped or changed by hand."),
     click.option("--registry-url", help="Registry that --username and --password-file belong to."),
     click.option("--username", help="User name for the image's registry."),
-    click.option("--password-file", help="Read the password or token from a file (- is standard input)."),
+    click.option("--password-file", help="Read the password or token from a file (- is standard input).",
+                 shell_complete=complete_files),
 )  # fmt: skip
 
 

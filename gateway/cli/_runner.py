@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from gateway.cli._completion import complete_contexts
 from gateway.cli._errors import INTERRUPTED, exit_code, readable_error, reject_invalid_utf8
 from gateway.cli._table import Id, format_table, terminal_width
 from gateway.model.errors import Unavailable
@@ -40,6 +41,7 @@ def json_option(function: _F) -> _F:
         expose_value=False,
         callback=_remember,
         help="Ask the gateway of this context, see: gateway contexts list.",
+        shell_complete=complete_contexts,
     )
     local = click.option(
         "--local",

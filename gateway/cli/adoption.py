@@ -2,6 +2,7 @@
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._lists import Columns, Row, show_rows
 from gateway.cli._runner import command, connect, json_option, print_result
 
@@ -9,7 +10,11 @@ from gateway.cli._runner import command, connect, json_option, print_result
 @click.command()
 @click.argument("container")
 @click.option("--name", help="Name of the application; default: the container's name.")
-@click.option("--server", help="Id or name of the server where it runs; default: the gateway's own engine.")
+@click.option(
+    "--server",
+    help="Id or name of the server where it runs; default: the gateway's own engine.",
+    shell_complete=names_of("server"),
+)
 @json_option
 @command
 async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:

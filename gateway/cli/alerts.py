@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._lists import Columns, id_in, show_rows
 from gateway.cli._runner import (
     command,
@@ -31,8 +31,12 @@ _EVENTS = (
 
 _UUID = 36  # characters
 
-_app_option = click.option("--app", metavar="APP", help="Of this application, by its name or id.")
-_project_option = click.option("--project", metavar="PROJECT", help="Of this project, by its name or id.")
+_app_option = click.option(
+    "--app", metavar="APP", help="Of this application, by its name or id.", shell_complete=names_of("application")
+)
+_project_option = click.option(
+    "--project", metavar="PROJECT", help="Of this project, by its name or id.", shell_complete=names_of("project")
+)
 
 
 def _settings(function: Any) -> Any:
@@ -44,11 +48,31 @@ def _settings(function: Any) -> Any:
             ),
             click.option("--quiet", "quiet", multiple=True, metavar="JSON", help="A window in which nothing is sent."),
             click.option("--address", metavar="URL", help="Where it is sent, if nothing in that is secret."),
-            click.option("--address-file", metavar="FILE", help="Read the address from FILE; - is standard input."),
-            click.option("--secret-file", metavar="FILE", help="webhook: read what to sign with from FILE."),
-            click.option("--token-file", metavar="FILE", help="github, gitlab, gitea: read the token from FILE."),
+            click.option(
+                "--address-file",
+                metavar="FILE",
+                help="Read the address from FILE; - is standard input.",
+                shell_complete=complete_files,
+            ),
+            click.option(
+                "--secret-file",
+                metavar="FILE",
+                help="webhook: read what to sign with from FILE.",
+                shell_complete=complete_files,
+            ),
+            click.option(
+                "--token-file",
+                metavar="FILE",
+                help="github, gitlab, gitea: read the token from FILE.",
+                shell_complete=complete_files,
+            ),
             click.option("--app-id", metavar="ID", help="github: of a GitHub App, in place of a token."),
-            click.option("--private-key-file", metavar="FILE", help="github: read the App's private key from FILE."),
+            click.option(
+                "--private-key-file",
+                metavar="FILE",
+                help="github: read the App's private key from FILE.",
+                shell_complete=complete_files,
+            ),
             click.option(
                 "--repository",
                 "repositories",
@@ -235,7 +259,7 @@ async def try_out(alert: str, *, as_json: bool) -> None:
 
 
 @alerts.command()
-@click.option("--alert", metavar="ALERT", help="Of this alert, by its name or id.")
+@click.option("--alert", metavar="ALERT", help="Of this alert, by its name or id.", shell_complete=names_of("alert"))
 @_app_option
 @click.option("--state", type=click.Choice(("waiting", "delivered", "failed")), help="Only in this state.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, help="Maximum number of rows, newest first.")
@@ -253,7 +277,12 @@ async def deliveries(*, alert: str | None, app: str | None, state: str | None, l
 
 @alerts.command()
 @click.argument("delivery", required=False, shell_complete=names_of("alert-delivery"))
-@click.option("--alert", metavar="ALERT", help="All deliveries of this alert that were given up.")
+@click.option(
+    "--alert",
+    metavar="ALERT",
+    help="All deliveries of this alert that were given up.",
+    shell_complete=names_of("alert"),
+)
 @json_option
 @command
 async def replay(delivery: str | None, *, alert: str | None, as_json: bool) -> None:

@@ -42,8 +42,16 @@ def apps() -> None:
 @click.argument("name")
 @click.argument("image")
 @click.option("--id", "application_id", help="Id of the application; default: a generated one.")
-@click.option("--server", help="Id or name of the server to run on; default: the gateway's own engine.")
-@click.option("--environment", help="Id or name of the environment that it belongs to; default: the first one.")
+@click.option(
+    "--server",
+    help="Id or name of the server to run on; default: the gateway's own engine.",
+    shell_complete=names_of("server"),
+)
+@click.option(
+    "--environment",
+    help="Id or name of the environment that it belongs to; default: the first one.",
+    shell_complete=names_of("environment"),
+)
 @application_options
 @json_option
 @command

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import names_of
 from gateway.cli._runner import command, connect, json_option, moment, print_json, print_table, print_text
 from gateway.cli._table import Id
 from gateway.model.audit import plain_fields
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--app", help="Only entries on this application, by id, container name or name; if it is deleted, by id.")
-@click.option("--key", help="Only entries of this API key, by id, prefix or name; if it is deleted, by id.")
+@click.option(
+    "--app",
+    help="Only entries on this application, by id, container name or name; if it is deleted, by id.",
+    shell_complete=names_of("application"),
+)
+@click.option(
+    "--key",
+    help="Only entries of this API key, by id, prefix or name; if it is deleted, by id.",
+    shell_complete=names_of("key"),
+)
 @click.option("--action", help="Only this procedure or command, for example application.update.")
 @click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only entries with this outcome.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of rows, newest first.")

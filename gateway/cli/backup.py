@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli._completion import complete_files
 from gateway.cli._runner import command, plain_json_option, print_json, print_text, read_secret
 from gateway.model.errors import InvalidInput, Unavailable
 
@@ -14,6 +15,7 @@ _passphrase_option = click.option(
     "--passphrase-file",
     metavar="FILE",
     help="File with the passphrase; - is standard input. Default: ask on the terminal.",
+    shell_complete=complete_files,
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli._completion import complete_contexts
 from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_table, print_text
 from gateway.model.errors import InvalidInput, NotFound
 
@@ -78,7 +79,7 @@ def _read_key() -> str:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_contexts)
 @plain_json_option
 @command
 async def logout(name: str | None, *, as_json: bool) -> None:
@@ -115,7 +116,7 @@ async def list_contexts(*, as_json: bool) -> None:
 
 
 @contexts.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_contexts)
 @plain_json_option
 @command
 async def use(name: str, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._runner import command, connect, json_option, print_json, print_text
 from gateway.model.errors import GatewayError, InvalidInput
 
@@ -19,12 +20,12 @@ _DIFFERS = 2  # exit code of --plan
 
 @click.command()
 @click.option("--file", "-f", "names", multiple=True, required=True, metavar="FILE|DIRECTORY", help="File in YAML, or "
-              "directory with such files; - is standard input; repeatable.")  # fmt: skip
+              "directory with such files; - is standard input; repeatable.", shell_complete=complete_files)  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Print what would change, and change nothing. Exit code 2: "
               "something would change; 0: nothing.")  # fmt: skip
 @click.option("--prune", is_flag=True, help="Remove what an earlier apply of this declaration made and the files do "
               "not have any more.")  # fmt: skip
-@click.option("--project", help="Apply only what is in this project.")
+@click.option("--project", help="Apply only what is in this project.", shell_complete=names_of("project"))
 @click.option("--yes", is_flag=True, help="Remove applications without asking.")
 @click.option("--allow-commands", is_flag=True, help="Run the commands that the files take secrets from.")
 @json_option
@@ -171,9 +172,10 @@ async def _apply_one(
 
 
 @click.command()
-@click.option("--project", help="Only what is in this project.")
+@click.option("--project", help="Only what is in this project.", shell_complete=names_of("project"))
 @click.option("--engine", is_flag=False, flag_value="", default=None, metavar="[SERVER]", help="Only applications of "
-              "the gateway's own engine, or of SERVER's, and the containers there that can be adopted.")  # fmt: skip
+              "the gateway's own engine, or of SERVER's, and the containers there that can be adopted.",
+              shell_complete=names_of("server"))  # fmt: skip
 @click.option("--variables", is_flag=True, help="With the values of variables, which may be secrets.")
 @json_option
 @command
@@ -217,8 +219,10 @@ def import_() -> None:
 
 
 @import_.command()
-@click.argument("file")
-@click.option("--project", help="Project for the applications. Default: the project Default.")
+@click.argument("file", shell_complete=complete_files)
+@click.option(
+    "--project", help="Project for the applications. Default: the project Default.", shell_complete=names_of("project")
+)
 @click.option("--profile", "profiles", multiple=True, help="Profile whose services are imported too; repeatable.")
 @click.option("--apply", "applies", is_flag=True, help="Apply the declaration instead of printing it.")
 @click.option("--take-over", is_flag=True, help="With --apply: change applications of the same name that this "

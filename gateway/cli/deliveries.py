@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_sources, names_of
 from gateway.cli._lists import Columns, Listing, id_in, list_command, print_rows, time_in
 from gateway.cli._runner import (
     command,
@@ -41,8 +41,8 @@ _COLUMNS: Columns = {
 
 
 @deliveries.command("list")
-@click.option("--webhook", help="Only deliveries to this webhook.")
-@click.option("--source", help="Only deliveries of this source, for example harbor.")
+@click.option("--webhook", help="Only deliveries to this webhook.", shell_complete=names_of("webhook"))
+@click.option("--source", help="Only deliveries of this source, for example harbor.", shell_complete=complete_sources)
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="Only deliveries with this verdict.")
 @list_command(50)
 async def list_deliveries(*, webhook: str | None, source: str | None, verdict: str | None, listing: Listing) -> None:

@@ -59,7 +59,12 @@ async def deploy(
 
 @click.command()
 @click.argument("app", shell_complete=names_of("application"))
-@click.option("--to", metavar="DEPLOYMENT", help="Deployment whose version to restore; default: the previous version.")
+@click.option(
+    "--to",
+    metavar="DEPLOYMENT",
+    help="Deployment whose version to restore; default: the previous version.",
+    shell_complete=names_of("deployment"),
+)
 @click.option("--title", default="Rolled back from the command line", help="Title of the deployment.")
 @follow_option
 @json_option

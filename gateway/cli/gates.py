@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._runner import (
     command,
     connect,
@@ -30,8 +30,18 @@ if TYPE_CHECKING:
 _LONGEST_RULE = 120  # characters in a table
 _PLACE = "Exactly one of APP, --environment and --project."
 
-environment_option = click.option("--environment", metavar="ID", help="The gates of an environment, by its id or name.")
-project_option = click.option("--project", metavar="PROJECT", help="The gates of a project, by its id or name.")
+environment_option = click.option(
+    "--environment",
+    metavar="ID",
+    help="The gates of an environment, by its id or name.",
+    shell_complete=names_of("environment"),
+)
+project_option = click.option(
+    "--project",
+    metavar="PROJECT",
+    help="The gates of a project, by its id or name.",
+    shell_complete=names_of("project"),
+)
 
 
 @click.group()
@@ -69,7 +79,7 @@ async def list_gates(app: str | None, *, environment: str | None, project: str |
 
 
 @gates.command("set")
-@click.argument("words", nargs=-1, metavar="[APP] KIND [KEY=VALUE]…")
+@click.argument("words", nargs=-1, metavar="[APP] KIND [KEY=VALUE]…", shell_complete=names_of("application"))
 @environment_option
 @project_option
 @click.option("--name", help="Name of the gate; default: its kind.")
@@ -79,7 +89,10 @@ async def list_gates(app: str | None, *, environment: str | None, project: str |
     "--off", is_flag=True, help="Turn off the gate of this name, also an inherited one, until it is set again."
 )
 @click.option(
-    "--secret-file", metavar="FILE", help="Read what the rule needs and must not show from FILE; - is standard input."
+    "--secret-file",
+    metavar="FILE",
+    help="Read what the rule needs and must not show from FILE; - is standard input.",
+    shell_complete=complete_files,
 )
 @json_option
 @command
@@ -169,7 +182,7 @@ def _parse_value(text: str) -> object:
 
 
 @gates.command()
-@click.argument("words", nargs=-1, metavar="[APP] GATE")
+@click.argument("words", nargs=-1, metavar="[APP] GATE", shell_complete=names_of("application"))
 @environment_option
 @project_option
 @json_option

@@ -35,7 +35,7 @@ def groups() -> None:
 
 @groups.command()
 @click.argument("name")
-@click.argument("members", nargs=-1, metavar="[APP[:WAVE]]...")
+@click.argument("members", nargs=-1, metavar="[APP[:WAVE]]...", shell_complete=names_of("application"))
 @click.option("--description", default="", help="What the group is.")
 @_settle
 @json_option
@@ -102,7 +102,7 @@ async def show(group: str, *, as_json: bool) -> None:
 
 @groups.command()
 @click.argument("group", shell_complete=names_of("group"))
-@click.argument("members", nargs=-1, metavar="[APP[:WAVE]]...")
+@click.argument("members", nargs=-1, metavar="[APP[:WAVE]]...", shell_complete=names_of("application"))
 @click.option("--name", help="New name.")
 @click.option("--description", help="What the group is.")
 @_settle

@@ -65,6 +65,7 @@ def keys() -> None:
     multiple=True,
     metavar="APP",
     help="Restrict the key to this application; repeatable.",
+    shell_complete=names_of("application"),
 )
 @click.option(
     "--project",
@@ -72,6 +73,7 @@ def keys() -> None:
     multiple=True,
     metavar="PROJECT",
     help="Restrict the key to the applications of this project; repeatable.",
+    shell_complete=names_of("project"),
 )
 @click.option(
     "--expires",

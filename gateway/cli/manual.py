@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli._completion import script_for
 from gateway.cli._errors import CANCELLED, FAILED, INTERRUPTED, SUPERSEDED, UNKNOWN, USAGE
 from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput
@@ -170,14 +171,9 @@ characters of its id. A word that can mean several is refused, with what it can 
 @command
 async def completion(shell: str, *, install: bool, as_json: bool) -> None:
     """Print the completion of commands, options and names for SHELL: bash, zsh or fish."""
-    from click.shell_completion import get_completion_class
-
     from gateway.cli import main
 
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise InvalidInput(f"there is no completion for {shell}")
-    script = kind(main, {}, "gateway", "_GATEWAY_COMPLETE").source()
+    script = script_for(main, shell)
     if not install:
         print_result({"shell": shell, "script": script}, script, as_json=as_json)
         return

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
@@ -29,7 +29,12 @@ def projects() -> None:
 @projects.command()
 @click.argument("name")
 @click.option("--description", default="", help="What the project is.")
-@click.option("--env-file", metavar="FILE", help="Read its variables from FILE; - is standard input.")
+@click.option(
+    "--env-file",
+    metavar="FILE",
+    help="Read its variables from FILE; - is standard input.",
+    shell_complete=complete_files,
+)
 @json_option
 @command
 async def create(name: str, *, description: str, env_file: str | None, as_json: bool) -> None:

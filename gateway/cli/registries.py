@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
@@ -27,9 +27,17 @@ def registries() -> None:
 @click.argument("url", default="")
 @click.option("--username", help="User name.")
 @click.option(
-    "--password-file", metavar="FILE", help="Read the password, token or key file from FILE; - is standard input."
+    "--password-file",
+    metavar="FILE",
+    help="Read the password, token or key file from FILE; - is standard input.",
+    shell_complete=complete_files,
 )
-@click.option("--ca-file", metavar="FILE", help="PEM certificates to trust for this registry, besides the system's.")
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    help="PEM certificates to trust for this registry, besides the system's.",
+    shell_complete=complete_files,
+)
 @click.option(
     "--type",
     "registry_type",
@@ -42,6 +50,7 @@ def registries() -> None:
     "--secret-access-key-file",
     metavar="FILE",
     help="ecr: read the AWS secret access key from FILE; - is standard input.",
+    shell_complete=complete_files,
 )
 @click.option("--profile", help="ecr: profile of the gateway's AWS configuration.")
 @click.option("--role-arn", metavar="ARN", help="ecr: role to assume.")

@@ -36,7 +36,12 @@ _UNDER_WAY = frozenset({"preparing", "moving", "going_back"})  # of a member
 
 @click.command()
 @click.argument("group", required=False, shell_complete=names_of("group"))
-@click.option("--environment", metavar="ID", help="Release all applications of this environment, instead of a group.")
+@click.option(
+    "--environment",
+    metavar="ID",
+    help="Release all applications of this environment, instead of a group.",
+    shell_complete=names_of("environment"),
+)
 @click.option("--image", "images", multiple=True, metavar="APP=IMAGE", help="Release this image of APP; repeatable.")
 @click.option("--tag", "tags", multiple=True, metavar="APP=TAG", help="Release this tag of APP's image; repeatable.")
 @click.option("--redeploy", is_flag=True, help="Replace each container, even if it runs the newest image.")

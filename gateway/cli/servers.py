@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, names_of
 from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
@@ -34,7 +34,7 @@ def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ("--tls-cert", "tcp://: the gateway's certificate."),
         ("--tls-ca", "tcp://: certificate of the CA that signed the engine's certificate."),
     ):
-        function = click.option(option, metavar="FILE", help=explained)(function)
+        function = click.option(option, metavar="FILE", help=explained, shell_complete=complete_files)(function)
     return function
 
 

@@ -6,7 +6,7 @@ from operator import itemgetter
 
 import click
 
-from gateway.cli._completion import names_of
+from gateway.cli._completion import complete_files, complete_sources, names_of
 from gateway.cli._lists import Columns, Listing, id_in, list_command, time_in
 from gateway.cli._runner import (
     command,
@@ -28,9 +28,13 @@ def webhooks() -> None:
 
 
 @webhooks.command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @click.option("--name", default="", help="Name of the webhook.")
-@click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
+@click.option(
+    "--secret-file",
+    help="Read the secret from this file (- is standard input); default: generate one.",
+    shell_complete=complete_files,
+)
 @click.option("--host", help="Public host of the registry, if its notifications contain another one or none.")
 @click.option(
     "--alias",
@@ -167,7 +171,11 @@ async def show(endpoint: str, *, as_json: bool) -> None:
 
 @webhooks.command()
 @click.argument("endpoint", shell_complete=names_of("webhook"))
-@click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
+@click.option(
+    "--secret-file",
+    help="Read the secret from this file (- is standard input); default: generate one.",
+    shell_complete=complete_files,
+)
 @click.option("--path", is_flag=True, help="Generate a new path instead of a new secret.")
 @click.option(
     "--grace",
