@@ -157,9 +157,10 @@ async def adopted_with_address(stage: Stage) -> None:
         _expect(await stage.gateway.settled(named), "succeeded")
         found = await containers.inspect_raw(engine, "adopted")
         assert found is not None
-        assert found["Id"] != made
-        assert "A=1" in found["Config"]["Env"]
-        assert [one["MacAddress"] for one in found["NetworkSettings"]["Networks"].values()] == [_MAC]
+        assert found["Id"] != made, "its container was replaced"
+        assert "A=1" in found["Config"]["Env"], found["Config"]["Env"]
+        addresses = [one["MacAddress"] for one in found["NetworkSettings"]["Networks"].values()]
+        assert addresses == [_MAC], addresses
 
 
 async def killed_gateway(stage: Stage) -> None:
@@ -287,4 +288,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["prepare"]:
         asyncio.run(prepare(sys.argv[2:] or ["docker-trixie", "docker-forky"]))
     else:
-        sys.exit(0 if all(asyncio.run(on(one)) for one in sys.argv[1:]) else 1)
+        sys.exit(0 if all([asyncio.run(on(one)) for one in sys.argv[1:]]) else 1)

@@ -152,8 +152,8 @@ async def test_a_chosen_mac_address_is_kept(host: Host, pushes: Pushes, own: boo
     network = f"front-{host.name}"
     if own:
         await host.network(network)
-    mode = {"HostConfig": {"NetworkMode": network}} if own else {}
-    before = await host.run(MacAddress="02:42:ac:11:77:01", **mode)
+    mode = network if own else "default"
+    before = await host.run(MacAddress="02:42:ac:11:77:01", HostConfig={"NetworkMode": mode})
     application = await host.adopt()
     await pushes("v2")
     assert (await host.deploy(application)).status is Status.SUCCEEDED
