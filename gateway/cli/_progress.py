@@ -3,9 +3,11 @@
 import shutil
 import sys
 
+from gateway.cli._table import terminal_width, wrap
 from gateway.model.sanitize import safe_line
 
 _ERASE = "\r\x1b[K"
+_INDENT = "    "
 
 
 class Progress:
@@ -27,7 +29,8 @@ class Progress:
     def line(self, text: str) -> None:
         if self.quiet:
             return
-        self._write(f"{_ERASE if self._terminal else ''}{safe_line(text)}\n")
+        lines = wrap(safe_line(text), terminal_width(err=True), _INDENT)
+        self._write((_ERASE if self._terminal else "") + "".join(f"{line}\n" for line in lines))
         if self._terminal and self._shown:
             self._write(self._shown[: shutil.get_terminal_size().columns - 1])
 

@@ -14,7 +14,7 @@ import click
 
 from gateway.cli._completion import complete_contexts
 from gateway.cli._errors import INTERRUPTED, exit_code, readable_error, reject_invalid_utf8
-from gateway.cli._table import Id, format_table, terminal_width
+from gateway.cli._table import Id, format_table, terminal_width, wrap
 from gateway.model.errors import Unavailable
 from gateway.model.sanitize import safe_line, safe_text
 from gateway.version import VERSION
@@ -162,7 +162,11 @@ def indent(text: str) -> str:
 
 def print_error(message: str, *, as_json: bool) -> None:
     """Print an error on standard error: for people, or as JSON."""
-    print_text(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+    if as_json:
+        print_text(json.dumps({"error": {"message": message}}), err=True)
+        return
+    width = terminal_width(err=True)
+    print_text("\n".join(line for part in f"gateway: {message}".split("\n") for line in wrap(part, width)), err=True)
 
 
 def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
@@ -240,10 +244,15 @@ def format_time(value: datetime) -> str:
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Print names and values in two columns, times in UTC; further lines of a value are indented to its column."""
-    width = max(map(len, fields), default=0)
+    """Print names and values in two columns, times in UTC; further lines of a value are indented to its column.
+
+    On a terminal, values are broken between words to its width.
+    """
+    width = max(map(len, fields), default=0) + 2
+    left = None if (columns := terminal_width()) is None else columns - width
     for name, value in fields.items():
-        print_text(f"{name:<{width}}  " + safe_text(_format_cell(value)).replace("\n", "\n" + " " * (width + 2)))
+        lines = [line for part in safe_text(_format_cell(value)).split("\n") for line in wrap(part, left)]
+        print_text(f"{name:<{width}}" + ("\n" + " " * width).join(lines))
 
 
 def read_secret(path: str | None) -> str | None:

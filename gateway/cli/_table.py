@@ -1,13 +1,18 @@
 """Tables for people: as wide as they are off a terminal, folded to its width on one."""
 
+import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 _GAP = 2  # spaces between columns
 _SHORT_ID = 8  # characters that are left of an id, at least
 _LEAST = 6  # columns to which a cell may be folded
+_WORD = 12  # columns of a word that is broken only where the table is too wide otherwise
+_BREAKS = re.compile(r"(?<=[/:@_.,=-])")  # where a longer word is broken, if that is possible
 _PROSE = 32  # columns that a text needs to be read beside others
 _INDENT = "    "
 
@@ -38,10 +43,11 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: i
 def _lines(table: Sequence[Sequence[str]], width: int | None, whole: Sequence[int]) -> list[list[str]]:
     """Return the lines of each row; the columns at the numbers `whole` are not folded, so that they can be copied."""
     wide = _widths(table)
-    foldable = [number for number in range(len(wide)) if number not in whole]
-    while width is not None and _total(wide) > width and max((wide[number] for number in foldable), default=0) > _LEAST:
-        widest = max(foldable, key=lambda number: wide[number])
-        wide[widest] -= min(_total(wide) - width, wide[widest] - _LEAST, max(1, wide[widest] // 8))
+    if width is not None and _total(wide) > width:
+        foldable = [number for number in range(len(wide)) if number not in whole]
+        words = [max(_longest_word(row[number]) for row in table) for number in range(len(wide))]
+        for least in (words, [_LEAST] * len(wide)):
+            _narrow(wide, foldable, least, width)
     found: list[list[str]] = []
     for row in table:
         cells = [_fold(cell, wide[number]) for number, cell in enumerate(row)]
@@ -54,9 +60,33 @@ def _lines(table: Sequence[Sequence[str]], width: int | None, whole: Sequence[in
     return found
 
 
-def terminal_width() -> int | None:
-    """Return the width of the terminal, None where standard output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def _narrow(wide: list[int], foldable: Sequence[int], least: Sequence[int], width: int) -> None:
+    """Make the widest columns narrower until the table is `width` wide, but none narrower than its least width."""
+    while _total(wide) > width and (left := [number for number in foldable if wide[number] > least[number]]):
+        widest = max(left, key=lambda number: wide[number])
+        wide[widest] -= min(_total(wide) - width, wide[widest] - least[widest], max(1, wide[widest] // 8))
+
+
+def _longest_word(cell: str) -> int:
+    """Return the columns that the cell needs if no word of it is broken that need not be."""
+    words = [part for word in cell.split(" ") for part in ([word] if _columns(word) <= _WORD else _BREAKS.split(word))]
+    return min(max(_LEAST, *map(_columns, words)), _WORD)
+
+
+def wrap(text: str, width: int | None, indent: str = "") -> list[str]:
+    """Break a text between words into lines of so many columns, if that is possible; all but the first are indented.
+
+    None leaves its lines as they are. A word is never broken, so that it can be copied.
+    """
+    if width is None:
+        return [text]
+    keeps: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+    return textwrap.wrap(text, max(width, _PROSE), subsequent_indent=indent, **keeps) or [""]
+
+
+def terminal_width(*, err: bool = False) -> int | None:
+    """Return the width of the terminal, None where standard output, or with `err` standard error, is none."""
+    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else None
 
 
 def _shorten(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> list[list[str]]:
@@ -109,7 +139,8 @@ def _fold(text: str, width: int) -> list[str]:
             while cut < len(word) and used + _columns_of(word[cut]) <= width:
                 used += _columns_of(word[cut])
                 cut += 1
-            cut = max(cut, 1)
+            ends = (one.end() for one in _BREAKS.finditer(word, 0, cut))
+            cut = max((end for end in ends if end > cut // 2), default=max(cut, 1))
             lines.append(word[:cut])
             word = word[cut:]  # noqa: PLW2901 - what is left of it
         line = word

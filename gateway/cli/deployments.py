@@ -20,6 +20,7 @@ from gateway.cli._runner import (
     print_result,
     print_text,
 )
+from gateway.cli._table import terminal_width, wrap
 from gateway.model.sanitize import safe_line
 
 
@@ -119,7 +120,7 @@ def print_outcome(found: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) 
         fields |= {"reason": reason["message"], "code": reason["code"], "remedy": reason["remedy"]}
     print_fields(fields)
     for step in steps:
-        print_text(step_line(step))
+        print_text("\n".join(wrap(step_line(step), terminal_width(), "    ")))
     if found["log"]:
         print_text("last lines of the container:")
         print_text(indent(found["log"]))

@@ -288,4 +288,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["prepare"]:
         asyncio.run(prepare(sys.argv[2:] or ["docker-trixie", "docker-forky"]))
     else:
-        sys.exit(0 if all([asyncio.run(on(one)) for one in sys.argv[1:]]) else 1)
+        outcomes = [asyncio.run(on(one)) for one in sys.argv[1:]]
+        sys.exit(0 if all(outcomes) else 1)

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.cli._application_options import with_variables
-from gateway.cli._table import Id, format_table
+from gateway.cli._table import Id, format_table, wrap
 from gateway.model.errors import InvalidInput
 from tests.support.api_client import Web
 
@@ -221,3 +221,24 @@ def test_a_long_text_at_the_end_of_a_narrow_row_stands_below_it() -> None:
     assert lines[1] == "6b1f2c3d  done   2026-11-30 11:42:19 UTC"
     assert {line[:4] for line in lines[2:5]} == {"    "}
     assert max(len(line) for line in lines) <= 60
+
+
+def test_words_and_times_in_a_narrow_table_are_broken_last() -> None:
+    row = ("web", "registry.example.com:5000/acme/shop:1.2.3", "2026-11-30 11:42:19 UTC", "engine_refused")
+    lines = format_table(("NAME", "IMAGE", "CREATED", "REASON"), [row], 48)
+    assert [line.split() for line in lines] == [
+        ["NAME", "IMAGE", "CREATED", "REASON"],
+        ["web", "registry.", "2026-11-30", "engine_"],
+        ["example.com:", "11:42:19", "UTC", "refused"],
+        ["5000/acme/"],
+        ["shop:1.2.3"],
+    ]
+    assert max(map(len, lines)) <= 48
+
+
+def test_a_text_on_a_terminal_is_broken_between_words_and_what_is_copied_is_whole() -> None:
+    digest = "sha256:" + "ab" * 32
+    assert wrap(f"  resolve   53 ms  {digest}", 80, "    ") == ["  resolve   53 ms", f"    {digest}"]
+    assert wrap(digest, 40) == [digest]
+    assert wrap("word " * 20, None) == ["word " * 20]
+    assert wrap("", 80) == [""]
