@@ -13,7 +13,7 @@ from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.gate_rights import require_movable
 from gateway.admin.inputs import Id, Input
-from gateway.admin.privileges import limits_for
+from gateway.admin.privileges import KeyLimits, limits_for
 from gateway.admin.probe_reachability import validate_probe
 from gateway.api.procedures._application_row import ApplicationRow, application_row
 from gateway.api.procedures._pagination import Paged, paged
@@ -44,6 +44,7 @@ from gateway.store.resource_owners import ResourceKind
 procedures = Procedures()
 
 _SUFFIX_LENGTH = 6  # characters, as the contract has it
+_LONGEST_BEFORE_SUFFIX = 56  # characters
 _RECENT_DEPLOYMENTS = 10  # deployments that are shown with an application
 
 
@@ -57,8 +58,8 @@ class Create(Changes):
         Field(
             min_length=1,
             max_length=255,
-            description="Name of the container, used as it is; a suffix is added if an application is called so. "
-            "Null: appName with a suffix.",
+            description="Name of the container, used as it is; a suffix is added if an application is called so, and "
+            "with a key that is restricted. Null: appName with a suffix.",
         ),
     ] = None
     project_id: Annotated[
@@ -121,13 +122,17 @@ def _suffix() -> str:
     return "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX_LENGTH))
 
 
-async def _container_name(connection: Connection, given: Create) -> str:
-    """Return the name of the new container; a wanted one gets a suffix where it leads to another application."""
+async def _container_name(connection: Connection, given: Create, limits: KeyLimits | None) -> str:
+    """Return the name of the new container; a wanted one gets a suffix where it leads to another application.
+
+    It does too where the caller is limited: who chooses a container's name may mount the volumes that begin with it.
+    """
     if given.container_name is None:
         return _app_name(given)
     wanted = parse_app_name(given.container_name)
-    taken = await applications.select_names_taken(connection, wanted)
-    return f"{wanted}-{_suffix()}" if taken else wanted
+    if limits is not None or await applications.select_names_taken(connection, wanted):
+        return f"{wanted[:_LONGEST_BEFORE_SUFFIX]}-{_suffix()}"
+    return wanted
 
 
 def _app_name(given: Create) -> str:
@@ -171,7 +176,8 @@ async def create(context: Context, given: Create) -> Answer:
     await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
         await _validate_environment(connection, given)
-        app_name = await _container_name(connection, given)
+        limits = limits_for(context)
+        app_name = await _container_name(connection, given, limits)
         application_id = await create_application(
             connection,
             context.vault,
@@ -179,7 +185,7 @@ async def create(context: Context, given: Create) -> Answer:
             name=given.name,
             app_name=app_name,
             application_id=given.application_id,
-            limits=limits_for(context),
+            limits=limits,
         )
         return Answer(await select_application_row(connection, context, application_id))
 

@@ -105,6 +105,21 @@ async def test_an_application_s_own_volume_is_known_by_its_name(web: Web) -> Non
         await web.mutate("mounts.create", **volume, volumeName=f"{mine}-data")
 
 
+async def test_a_project_s_key_takes_no_volume_by_naming_a_container_after_it(web: Web) -> None:
+    made = await web.mutate("project.create", name="mine")
+    key, _ = await a_key(web, projects=[made["project"]["projectId"]])
+    given = {"name": "web", "environmentId": made["environment"]["environmentId"], "containerName": "erp_data"}
+    async with asking_with(web, key):
+        taking = {"mounts": [{"type": "volume", "source": "erp_data", "target": "/d"}]}
+        assert (await web.post("/api/application.create", {**given, **taking}))[0] == 403
+        application = await web.mutate("application.create", **given)
+        volume = {"serviceId": application["applicationId"], "type": "volume", "mountPath": "/d"}
+        for name in ("erp_data", "erp_data-more"):
+            assert (await web.post("/api/mounts.create", {**volume, "volumeName": name}))[0] == 403
+    assert application["appName"].startswith("erp_data-")
+    assert (await web.mutate("application.create", **given))["appName"] == "erp_data"
+
+
 async def test_a_file_named_like_a_volume_of_another_does_not_become_that_volume(web: Web) -> None:
     key = await mine_and_another(web)
     volume = f"{(await web.query('application.one', applicationId='mine'))['appName']}-theirs"
