@@ -1,10 +1,16 @@
 """What the database refuses for a while: requests are answered 503, and what is begun goes on without it."""
 
 import asyncio
+from base64 import b64encode
+from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
+from gateway.app import running
+from gateway.cli.demo.process import until
+from gateway.config import Settings
 from gateway.model.deployments import Deployment, LeaseLost, Step, Swap
 from gateway.store.database import Pool, connect, statement
 from gateway.store.rollout_journal import PostgresJournal
@@ -52,6 +58,39 @@ async def test_a_read_only_database_answers_503_and_its_connections_are_left(web
         await web.mutate("application.create", name="Web")
         async with pool.acquire() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") != server
+
+
+#: PostgreSQL answers so while it recovers.
+_RECOVERS = """
+    CREATE FUNCTION recover() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE 'the database system is in recovery mode' USING ERRCODE = 'cannot_connect_now'; END $$;
+    CREATE TRIGGER recovers BEFORE INSERT ON serving EXECUTE FUNCTION recover();
+"""
+
+
+async def test_a_gateway_serves_on_when_the_database_does_not_answer_directly_after_the_start(
+    web_pool: Pool, web_postgres: str, tmp_path: Path
+) -> None:
+    settings = {
+        "GATEWAY_DATABASE_URL": web_postgres,
+        "GATEWAY_MASTER_KEY": b64encode(b"k" * 32).decode(),
+        "GATEWAY_DATA_DIR": str(tmp_path),
+        "GATEWAY_DOCKER_HOST": "unix:///nowhere",
+        "GATEWAY_LISTEN": "127.0.0.1:0",
+    }
+    await web_pool.execute("DELETE FROM serving")
+    await web_pool.execute(_RECOVERS)
+    try:
+        async with running(Settings.from_environ(settings)) as url, aiohttp.ClientSession(url) as client:
+            async with client.get("/readyz") as answer:
+                assert answer.status == 200
+            assert await web_pool.fetchval("SELECT count(*) FROM serving") == 0
+            # Its address is stored as soon as the database takes it.
+            await web_pool.execute("DROP TRIGGER recovers ON serving")
+            stored = await until(lambda: web_pool.fetchval("SELECT listens FROM serving"))
+            assert url == stored
+    finally:
+        await web_pool.execute("DROP FUNCTION recover CASCADE; DELETE FROM serving")
 
 
 @pytest.fixture
