@@ -216,7 +216,7 @@ def quoted(name: str) -> str:
 async def select_tables(connection: Connection) -> list[Table]:
     """Return the tables beside the ledger with their columns, each after those that it refers to.
 
-    Parts of the inbox are read with the inbox itself.
+    Parts of the inbox are read with the inbox itself. Tables of an extension are its own.
     """
     rows = await connection.fetch(
         """
@@ -228,6 +228,8 @@ async def select_tables(connection: Connection) -> list[Table]:
           FROM pg_class c
          WHERE c.relkind = 'r' AND c.relname !~ $1
            AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'schema_migrations'::regclass)
+           AND NOT EXISTS (SELECT FROM pg_depend
+                            WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
          ORDER BY c.relname
         """,
         NAME_OF_PART,

@@ -23,8 +23,8 @@ from gateway.store.reencryption import reencrypt
 from gateway.store.sealed_file import SealedReader
 
 _NOT_EMPTY: Final = (
-    "the database is not empty, and a backup is restored into an empty one only: name another database in "
-    "GATEWAY_DATABASE_URL (createdb NAME), or another directory in GATEWAY_DATA_DIR. Nothing was changed"
+    "the database is not empty (it has {found}), and a backup is restored into an empty one only: name another "
+    "database in GATEWAY_DATABASE_URL (createdb NAME), or another directory in GATEWAY_DATA_DIR. Nothing was changed"
 )
 
 
@@ -47,8 +47,7 @@ async def restore_backup(
             raise InvalidInput("the backup does not say what it contains")
         migrations = _migrations_of(contents.schema, backup.version)
         async with pool.acquire() as connection, migrate.exclusively(connection):
-            if await connection.fetchval("SELECT to_regclass('schema_migrations')") is not None:
-                raise Conflict(_NOT_EMPTY)
+            await _require_empty(connection)
             async with connection.transaction():
                 await connection.execute(
                     "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'"
@@ -62,6 +61,26 @@ async def restore_backup(
                 event = audit.UnrecordedEvent(actor, Outcome.DONE, f"restored the backup of {backup.created_at}")
                 await audit.insert_unrecorded(connection, [event])
     return backup, skipped, lost
+
+
+async def _require_empty(connection: Connection) -> None:
+    """Raises Conflict where anything is there, also if it is not the gateway's; what an extension made does not count.
+
+    The ledger also counts where the search path finds it in another schema than the one that tables are made in.
+    """
+    found = await connection.fetchval(
+        """
+        SELECT c.relname
+          FROM pg_class c
+         WHERE (c.oid = to_regclass('schema_migrations') OR c.relnamespace = current_schema()::regnamespace)
+           AND NOT EXISTS (SELECT FROM pg_depend
+                            WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+         ORDER BY c.relname = 'schema_migrations' DESC, c.relkind = 'r' DESC, c.relname
+         LIMIT 1
+        """
+    )
+    if found is not None:
+        raise Conflict(_NOT_EMPTY.format(found=found))
 
 
 def _migrations_of(schema: tuple[Applied, ...], version: str) -> list[migrate.Migration]:
@@ -173,7 +192,7 @@ async def _take_keys(connection: Connection, keyring: Keyring, keys: tuple[bytes
         keyring.replace(list(dict.fromkeys([*keys, *own])))
         return []
     present = keyring.keys()
-    if list(present[:1]) == list(keys[:1]):
+    if list(present[:1]) == list(keys[:1]) and set(keys) <= set(present):
         return []
     vault = Vault(FixedKeys(present[0], (*present[1:], *keys)))
     return (await reencrypt(joined(connection), vault)).lost

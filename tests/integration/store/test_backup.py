@@ -139,6 +139,26 @@ async def test_secrets_are_opened_by_the_key_of_the_new_place(filled: Pool, empt
     assert await empty.fetchval("SELECT count(*) FROM deliveries") == 0
 
 
+async def test_what_a_former_key_encrypted_is_opened_at_a_place_that_has_the_newest_one_alone(
+    filled: Pool, empty: Pool, tmp_path: Path
+) -> None:
+    """As in a backup that was made while a new key was already there, and not all was encrypted with it."""
+    await write(filled, tmp_path / "backup", keys=(NEW, OLD))
+    _, _, lost = await restore.restore_backup(empty, FixedKeys(NEW), tmp_path / "backup", SECRET, ACTOR)
+    assert (Vault(NEW).decrypt(await empty.fetchval("SELECT secret FROM endpoints"), PLACE), lost) == ("s", [])
+
+
+@pytest.mark.long
+async def test_what_an_extension_made_is_left_to_it(filled: Pool, empty: Pool, tmp_path: Path) -> None:
+    await write(filled, tmp_path / "backup")
+    of_extension = "CREATE EXTENSION plpgsql; CREATE TABLE reference (n int); INSERT INTO reference VALUES (1);"
+    await empty.execute("DROP EXTENSION plpgsql")
+    await empty.execute(f"{of_extension} ALTER EXTENSION plpgsql ADD TABLE reference")
+    await restore.restore_backup(empty, FixedKeys(OLD), tmp_path / "backup", SECRET, ACTOR)
+    assert await empty.fetchval("SELECT n FROM reference") == 1
+    assert "reference" not in (await write(empty, tmp_path / "again")).rows
+
+
 @pytest.mark.long
 async def test_a_key_file_gets_the_keys_of_the_backup_and_keeps_its_own(
     filled: Pool, empty: Pool, tmp_path: Path
@@ -158,9 +178,15 @@ async def test_what_cannot_be_restored_changes_nothing(filled: Pool, empty: Pool
     with pytest.raises(Conflict, match="exists: give another name"):
         await write(filled, path)
     before = await content(filled)
-    with pytest.raises(Conflict, match=r"not empty, .* name another database"):
+    with pytest.raises(Conflict, match=r"not empty \(it has schema_migrations\), .* name another database"):
         await restore.restore_backup(filled, keyring, path, SECRET, ACTOR)
     assert await content(filled) == before
+    # Nor does anything of somebody else make way, without a table of the gateway's.
+    await empty.execute("CREATE TABLE of_somebody (note text); INSERT INTO of_somebody VALUES ('mine')")
+    with pytest.raises(Conflict, match=r"not empty \(it has of_somebody\)"):
+        await restore.restore_backup(empty, keyring, path, SECRET, ACTOR)
+    assert await empty.fetchval("SELECT note FROM of_somebody") == "mine"
+    await empty.execute("DROP TABLE of_somebody")
 
     whole = path.read_bytes()
     for wrong in (whole[:-1], whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]):
