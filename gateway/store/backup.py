@@ -21,7 +21,7 @@ import asyncpg
 
 from gateway.model.errors import Conflict, InvalidInput, Unavailable
 from gateway.store.backup_records import Applied, Contents, RecordWriter, Rows, Table, TableEnd, read_records
-from gateway.store.database import Connection, Pool
+from gateway.store.database import Connection, Pool, is_lost
 from gateway.store.inbox_parts import NAME_OF_PART
 from gateway.store.migrate import has_former_numbers, shipped
 from gateway.store.sealed_file import SealedReader, SealedWriter
@@ -183,7 +183,7 @@ async def _snapshot(pool: Pool) -> AsyncIterator[tuple[Connection, list[Table]]]
         try:
             yield connection, await select_tables(connection)
         finally:
-            if not connection.is_closed():
+            if not is_lost(connection):
                 await connection.execute("ROLLBACK")
 
 

@@ -265,6 +265,39 @@ async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
     task.result()
 
 
+def is_lost(connection: Connection) -> bool:
+    """Tell whether the connection is closed; its pool takes such a one back at once, and it answers nothing then."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def unless_lost(connection: Connection, act: Coroutine[object, object, _T]) -> _T:
+    """Return what `act` returns. Raises DatabaseUnavailable as soon as its connection is lost.
+
+    For what sends much to the server: asyncpg waits on for a server that is gone to take more of it.
+    """
+    lost = asyncio.Event()
+
+    def note(*_: object) -> None:
+        lost.set()
+
+    connection.add_termination_listener(note)
+    acting, losing = asyncio.ensure_future(act), asyncio.ensure_future(lost.wait())
+    try:
+        await asyncio.wait([acting, losing], return_when=asyncio.FIRST_COMPLETED)
+        if acting.done():
+            return acting.result()
+        raise DatabaseUnavailable("the connection to the database was lost: try again")
+    finally:
+        acting.cancel()
+        losing.cancel()
+        await asyncio.wait([acting, losing], timeout=_ASK_AGAIN)
+        if not is_lost(connection):
+            connection.remove_termination_listener(note)
+
+
 _ABANDONED: set[asyncio.Future[None]] = set()
 
 

@@ -24,6 +24,7 @@ _DATABASE = "gateway"
 _RECOVERY = 300.0  # seconds of recovery after a crash of the machine, without connections
 _RETRY_INTERVAL = 0.1  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds before it is started again
+_STEADY = 2.0  # seconds after which it has not ended at once
 
 
 @asynccontextmanager
@@ -87,20 +88,24 @@ async def _create(cluster: Cluster) -> None:
 
 
 async def _keep_running(cluster: Cluster) -> None:
-    """Start the server again whenever it has ended. Open pools reconnect by themselves."""
-    pause = _FIRST_PAUSE
+    """Start the server again whenever it has ended. Open pools reconnect by themselves.
+
+    One that ends at once, as without disk space, is started less and less often.
+    """
+    pause, clock = _FIRST_PAUSE, asyncio.get_running_loop().time
     while True:
-        pid = cluster.postmaster()
+        pid, began = cluster.postmaster(), clock()
         if pid is not None:
             await _end_of(pid)
             _LOG.error("The embedded PostgreSQL has ended and is started again", process=pid)
+        if clock() - began >= _STEADY:
+            pause = _FIRST_PAUSE
         try:
             await _run_uninterrupted(cluster.restart)
-            pause = _FIRST_PAUSE
         except Unavailable as error:
             _LOG.error("The embedded PostgreSQL cannot be started again", error=str(error), again_in=pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
         await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 async def _end_of(pid: int) -> None:

@@ -6,7 +6,7 @@ no row to tidy up.
 
 from secrets import randbelow
 
-from gateway.store.database import Connection
+from gateway.store.database import Connection, is_lost
 from gateway.store.transient_errors import is_transient
 
 _CLASS = 0x67617465  # "gate": the first key of the locks
@@ -23,7 +23,7 @@ async def join(connection: Connection) -> int:
 
 async def leave(connection: Connection, number: int) -> None:
     """Be no member any more, as after the end of the connection."""
-    if connection.is_closed():
+    if is_lost(connection):
         return
     try:
         await connection.execute("SELECT pg_advisory_unlock($1::int, $2::int)", _CLASS, number)

@@ -24,7 +24,7 @@ import asyncpg
 import structlog
 
 from gateway.model.errors import GatewayError, Unavailable
-from gateway.store.database import Connection, Pool
+from gateway.store.database import Connection, Pool, is_lost
 from gateway.store.transient_errors import is_transient
 
 _LOG = structlog.get_logger()
@@ -179,7 +179,7 @@ async def exclusively(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if not connection.is_closed():
+        if not is_lost(connection):
             await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
@@ -214,7 +214,7 @@ async def _apply_all(connection: Connection, wanted: list[Migration]) -> list[Mi
             applied.append(migration)
         await connection.execute("COMMIT", timeout=_STATEMENT_TIMEOUT)
     except BaseException:
-        if not connection.is_closed():
+        if not is_lost(connection):
             await connection.execute("ROLLBACK")
         raise
     return applied

@@ -6,26 +6,29 @@ deployment that ran has ended, it is claimed at once, and journal and engine tel
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 
 from gateway.model.audit import Actor, Outcome
-from gateway.model.errors import Conflict, InvalidInput, Unavailable
+from gateway.model.errors import Conflict, DatabaseUnavailable, InvalidInput, Unavailable
 from gateway.store import audit, migrate
 from gateway.store.backup import NO_LIMIT, Backup, open_backup, quoted, read_through, select_tables
 from gateway.store.backup_records import Applied, Contents, Record, Rows, Table, TableEnd, read_records
-from gateway.store.database import Connection, Pool, joined
+from gateway.store.database import Connection, Pool, joined, unless_lost
 from gateway.store.encryption import FixedKeys, Keyring, Vault
 from gateway.store.master_key_file import KeyFile
 from gateway.store.reencryption import reencrypt
 from gateway.store.sealed_file import SealedReader
+from gateway.store.transient_errors import describe, is_transient
 
 _NOT_EMPTY: Final = (
     "the database is not empty (it has {found}), and a backup is restored into an empty one only: name another "
     "database in GATEWAY_DATABASE_URL (createdb NAME), or another directory in GATEWAY_DATA_DIR. Nothing was changed"
 )
+_OF_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError)
 
 
 async def restore_backup(
@@ -48,7 +51,7 @@ async def restore_backup(
         migrations = _migrations_of(contents.schema, backup.version)
         async with pool.acquire() as connection, migrate.exclusively(connection):
             await _require_empty(connection)
-            async with connection.transaction():
+            async with _whole_or_nothing(connection):
                 await connection.execute(
                     "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'"
                 )
@@ -61,6 +64,41 @@ async def restore_backup(
                 event = audit.UnrecordedEvent(actor, Outcome.DONE, f"restored the backup of {backup.created_at}")
                 await audit.insert_unrecorded(connection, [event])
     return backup, skipped, lost
+
+
+@asynccontextmanager
+async def _whole_or_nothing(connection: Connection) -> AsyncIterator[None]:
+    """Run the block in a transaction. Raises Unavailable, with the first reason, where the database fails meanwhile."""
+    is_complete = False
+    try:
+        async with connection.transaction():
+            yield
+            is_complete = True
+    except Exception as error:
+        # A database without disk space may end before it can undo: that it does so then is not the reason.
+        reasons = [why for one in _with_contexts(error) if (why := _database_reason(one))]
+        if not reasons:
+            raise
+        outcome = (
+            "It is not known whether the backup was restored: restore it again, which is refused where it was"
+            if is_complete
+            else "Nothing was changed: restore it again when that is mended"
+        )
+        raise Unavailable(f"{reasons[-1].removesuffix(': try again')}; its log says more. {outcome}") from error
+
+
+def _database_reason(error: BaseException) -> str | None:
+    """Return why the database failed, if it did, and not reading the file."""
+    if isinstance(error, _OF_DATABASE) and is_transient(error):
+        return describe(error)
+    return str(error) if isinstance(error, DatabaseUnavailable) else None
+
+
+def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, and what was under way to be handled when it came up."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 async def _require_empty(connection: Connection) -> None:
@@ -142,8 +180,9 @@ async def _copy(connection: Connection, table: Table, records: Iterator[Record])
             yield record.text
 
     try:
-        copied = await connection.copy_to_table(
-            table.name, source=rows(), columns=list(table.columns), timeout=NO_LIMIT
+        copied = await unless_lost(
+            connection,
+            connection.copy_to_table(table.name, source=rows(), columns=list(table.columns), timeout=NO_LIMIT),
         )
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         raise InvalidInput(f"the rows of {table.name} cannot be restored: {error}. Nothing was changed") from error

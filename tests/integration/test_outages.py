@@ -12,7 +12,9 @@ from gateway.app import running
 from gateway.cli.demo.process import until
 from gateway.config import Settings
 from gateway.model.deployments import Deployment, LeaseLost, Step, Swap
-from gateway.store.database import Pool, connect, statement
+from gateway.model.errors import DatabaseUnavailable
+from gateway.store import migrate
+from gateway.store.database import Pool, connect, statement, unless_lost
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.store.transient_errors import is_transient, is_transient_sqlstate, leaves_no_connection
 from tests.integration.store.test_leases import claim, first
@@ -124,6 +126,23 @@ async def test_who_is_not_let_in_waits_for_a_connection_that_is_there(
 async def ask(pool: Pool) -> str:
     async with statement(pool) as connection:
         return str(await connection.fetchval("SELECT current_user::text"))
+
+
+async def test_what_waits_for_a_server_that_is_gone_is_told(web_pool: Pool, web_postgres: str) -> None:
+    """As COPY does, where asyncpg waits for the server to take more."""
+    async with connect(web_postgres, size=1) as pool:
+
+        async def wait_under_the_lock() -> None:
+            async with pool.acquire() as connection, migrate.exclusively(connection):
+                process = await connection.fetchval("SELECT pg_backend_pid()")
+                waiting = asyncio.ensure_future(unless_lost(connection, asyncio.Event().wait()))
+                await web_pool.execute("SELECT pg_terminate_backend($1)", process)
+                await waiting
+
+        with pytest.raises(DatabaseUnavailable, match="the connection to the database was lost"):
+            await wait_under_the_lock()
+        async with pool.acquire() as connection:
+            assert await unless_lost(connection, connection.fetchval("SELECT 1")) == 1
 
 
 @pytest.mark.parametrize("broken", ["default_transaction_read_only=on", "search_path=nowhere"])

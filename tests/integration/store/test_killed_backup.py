@@ -1,5 +1,6 @@
 """A backup and a restore that are killed at each of their steps: nothing is half there, and both can be run again."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from gateway.model.errors import InvalidInput
 from gateway.store.backup import verify_backup
 from gateway.store.database import Pool, connect
+from tests.faults.database import small_disk
 from tests.integration.store.test_backup import ROWS, SECRET, content
 from tests.support.databases import address, another_database, database_settings
 from tests.support.killed_at import run_killed
@@ -120,6 +122,29 @@ async def test_a_restore_that_is_killed_leaves_nothing_or_all_and_says_which(
         numbers = _numbers(steps)
     assert seen[0] is True
     assert False in seen[1:]
+
+
+async def test_a_restore_without_disk_space_ends_and_is_done_again_with_more(place: _Place, tmp_path: Path) -> None:
+    """Also where PostgreSQL lies on that disk, and cannot even start again."""
+    connection = await asyncpg.connect(place.settings["GATEWAY_DATABASE_URL"])
+    await connection.execute(
+        "INSERT INTO deliveries (delivery_id, endpoint_id, source, body, verdict)"
+        " SELECT 'd' || n, 'h', 'g', sha512(n::text::bytea), 'queued' FROM generate_series(1, 100000) n"
+    )
+    await connection.close()
+    target = tmp_path / "gateway.backup"
+    assert (await place.run(0, "backup", str(target)))[0] == 0
+    async with small_disk(tmp_path / "disk", 48 * 1024**2) as disk:
+        into = _Place(tmp_path, {"GATEWAY_DATA_DIR": str(disk / "data")})
+        ended, said = await into.run(0, "restore", str(target))
+        assert ended == 3, said
+        assert "Nothing was changed: restore it again when that is mended" in said
+        grown = await asyncio.create_subprocess_exec("mount", "-o", "remount,size=1g", str(disk))
+        assert await grown.wait() == 0
+        ended, said = await into.run(0, "restore", str(target))
+        assert ended == 0, said
+        assert (await into.run(0, "backup", str(tmp_path / "again")))[0] == 0
+    assert verify_backup(tmp_path / "again", SECRET).rows["deliveries"] == 100_001
 
 
 async def content_of(url: str) -> dict[str, list[str]]:
