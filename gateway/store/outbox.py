@@ -1,11 +1,13 @@
 """The outbox: what happened, and who is to be notified of it.
 
-Of one application, a receiver gets events in order: only the delivery with the lowest number is claimed, and the next
-one after it is delivered or given up. A claim is a lease with an epoch, as that of a deployment.
+Of one application, a receiver gets events in order: they are a lane, in which only the delivery with the lowest number
+is claimed, and the next one after it is delivered or given up. A claim is a lease with an epoch, as that of a
+deployment.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +26,8 @@ LONGEST_PAUSE = timedelta(hours=6)
 #: failures in a row after which a receiver is only tried by one delivery at a time
 TRIPPED = 5
 _AT_ONCE = 1000  # rows that one statement deletes
+#: lanes of a receiver, which are the applications for which something waits, that a claim looks at
+_MOST_LANES = 256
 _EVENT = "e.event_id, e.kinds, e.application_id, e.deployment_id, e.content, e.created_at"
 
 
@@ -57,6 +61,36 @@ class ClaimedDelivery:
     earlier: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What was claimed, and how far a claim looked.
+
+    `after` has, by receiver, the application behind which the next claim goes on; what is not in it begins with the
+    first. `more` says that there are applications behind it.
+    """
+
+    deliveries: Sequence[ClaimedDelivery] = ()
+    after: Mapping[str, str] = field(default_factory=dict)
+    more: bool = False
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The lanes of one receiver that were looked at, and those of them that are due, in order."""
+
+    alert_id: str
+    room: int
+    is_cut: bool
+    last: str
+    due: list[tuple[str, str]]  # deliveries and applications
+
+    def goes_on_after(self, taken: int) -> str:
+        """Return the application behind which the next claim goes on; "" to begin with the first."""
+        if taken < len(self.due):
+            return self.due[taken - 1][1] if taken else ""
+        return self.last if self.is_cut else ""
+
+
 async def claim_deliveries(
     connection: Connection,
     vault: Vault,
@@ -66,65 +100,112 @@ async def claim_deliveries(
     most: int,
     per_alert: int,
     settings: Collection[str],
-) -> list[ClaimedDelivery]:
+    after: Mapping[str, str],
+) -> Claims:
     """Claim deliveries that are due, at most `per_alert` of each receiver at a time.
 
-    `settings` are the ids of the alerts whose addresses this gateway has in its settings.
+    It looks at a number of lanes of each receiver that may be sent to, and not at what waits for the others, so that
+    its cost does not grow with what waits. `after` is of the former claim. `settings` are the ids of the alerts whose
+    addresses this gateway has in its settings.
     """
+    walks = await _walk(connection, per_alert=per_alert, settings=settings, after=after)
+    # By turns, so that no receiver takes all that there is room for.
+    turns = sorted(
+        (turn, order, delivery_id)
+        for order, walk in enumerate(walks)
+        for turn, (delivery_id, _) in enumerate(walk.due[: walk.room])
+    )[:most]
+    taken = Counter(order for _, order, _ in turns)
+    goes_on = {walk.alert_id: walk.goes_on_after(taken[order]) for order, walk in enumerate(walks)}
+    more = any(walk.is_cut and taken[order] == len(walk.due) for order, walk in enumerate(walks))
+    claimed = await _claim(connection, vault, owner, [one for _, _, one in turns], lease) if turns else []
+    kept = {alert_id: place for alert_id, place in {**after, **goes_on}.items() if place}
+    return Claims(claimed, kept, more)
+
+
+async def _walk(
+    connection: Connection, *, per_alert: int, settings: Collection[str], after: Mapping[str, str]
+) -> list[_Walk]:
     rows = await connection.fetch(
         f"""
-        WITH RECURSIVE lanes AS (  -- what waits, by receiver and application; it skips from one to the next
-            (SELECT alert_id, application_id
-               FROM outbox_deliveries
-              WHERE state = 'waiting'
-              ORDER BY alert_id, application_id
-              LIMIT 1)
-             UNION ALL
-            SELECT following.alert_id, following.application_id
-              FROM lanes
-             CROSS JOIN LATERAL (
-                   SELECT d.alert_id, d.application_id
-                     FROM outbox_deliveries d
-                    WHERE d.state = 'waiting'
-                      AND (d.alert_id, d.application_id) > (lanes.alert_id, lanes.application_id)
-                    ORDER BY d.alert_id, d.application_id
-                    LIMIT 1
-                   ) AS following
-        ),
-        heads AS (
-            SELECT head.*, count(*) FILTER (WHERE head.lease_until > now()) OVER (PARTITION BY head.alert_id) AS claimed
-              FROM lanes
-             CROSS JOIN LATERAL (
-                   SELECT d.delivery_id, d.alert_id, d.number, d.next_attempt_at, d.lease_until
-                     FROM outbox_deliveries d
-                    WHERE d.alert_id = lanes.alert_id AND d.application_id = lanes.application_id
-                      AND d.state = 'waiting'
-                    ORDER BY d.number
-                    LIMIT 1
-                   ) AS head
-        ),
-        free AS (
-            SELECT h.delivery_id, h.claimed, h.next_attempt_at, a.failures,
-                   row_number() OVER (PARTITION BY h.alert_id ORDER BY h.next_attempt_at, h.number) AS place
-              FROM heads h
-              JOIN alerts a USING (alert_id)
-             WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
-               AND (a.address IS NOT NULL OR a.alert_id = ANY($5)) AND a.receiver = ANY($6)
-               AND h.next_attempt_at <= now() AND coalesce(h.lease_until <= now(), true)
-        ),
-        due AS (
-            SELECT delivery_id
-              FROM free
-             WHERE place + claimed <= CASE WHEN failures >= {TRIPPED} THEN 1 ELSE $4 END
-             ORDER BY place, next_attempt_at
-             LIMIT $3
-        ),
-        chosen AS (
+        SELECT a.alert_id, free.room, walked.number = {_MOST_LANES} AS is_cut, walked.last, walked.deliveries,
+               walked.applications
+          FROM alerts a
+          LEFT JOIN unnest($4::text[], $5::text[]) AS former (alert_id, application_id) USING (alert_id)
+         CROSS JOIN LATERAL (
+               SELECT CASE WHEN a.failures >= {TRIPPED} THEN 1 ELSE $1 END - count(*) AS room
+                 FROM outbox_deliveries d
+                WHERE d.alert_id = a.alert_id AND d.state = 'waiting' AND d.lease_until > now()
+               ) AS free
+         CROSS JOIN LATERAL (
+               WITH RECURSIVE lanes AS (  -- the applications for which something waits, from one to the next
+                   (SELECT d.application_id, 1 AS place
+                      FROM outbox_deliveries d
+                     WHERE free.room > 0 AND d.state = 'waiting'
+                       AND d.alert_id = a.alert_id AND d.application_id > coalesce(former.application_id, '')
+                     ORDER BY d.application_id
+                     LIMIT 1)
+                    UNION ALL
+                   SELECT following.application_id, lanes.place + 1
+                     FROM lanes
+                    CROSS JOIN LATERAL (
+                          SELECT d.application_id
+                            FROM outbox_deliveries d
+                           WHERE d.state = 'waiting'
+                             AND d.alert_id = a.alert_id AND d.application_id > lanes.application_id
+                           ORDER BY d.application_id
+                           LIMIT 1
+                          ) AS following
+                    WHERE lanes.place < {_MOST_LANES}
+               )
+               SELECT count(*) AS number, max(lanes.application_id) AS last,
+                      array_agg(head.delivery_id ORDER BY lanes.place) FILTER (WHERE head.is_due) AS deliveries,
+                      array_agg(lanes.application_id ORDER BY lanes.place) FILTER (WHERE head.is_due) AS applications
+                 FROM lanes
+                CROSS JOIN LATERAL (
+                      SELECT d.delivery_id,
+                             d.next_attempt_at <= now() AND coalesce(d.lease_until <= now(), true) AS is_due
+                        FROM outbox_deliveries d
+                       WHERE d.alert_id = a.alert_id AND d.application_id = lanes.application_id
+                         AND d.state = 'waiting'
+                       ORDER BY d.number
+                       LIMIT 1
+                      ) AS head
+               ) AS walked
+         WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
+           AND (a.address IS NOT NULL OR a.alert_id = ANY($2)) AND a.receiver = ANY($3) AND free.room > 0
+         ORDER BY a.alert_id
+        """,  # noqa: S608 - constants
+        per_alert,
+        list(settings),
+        list(ReceiverKind),  # what a newer gateway knows is left to it
+        list(after),
+        list(after.values()),
+    )
+    return [
+        _Walk(
+            row["alert_id"],
+            row["room"],
+            row["is_cut"],
+            row["last"] or "",
+            list(zip(row["deliveries"] or (), row["applications"] or (), strict=True)),
+        )
+        for row in rows
+    ]
+
+
+async def _claim(
+    connection: Connection, vault: Vault, owner: str, delivery_ids: Sequence[str], lease: timedelta
+) -> list[ClaimedDelivery]:
+    """Claim those of these heads of their lanes that are still free."""
+    rows = await connection.fetch(
+        f"""
+        WITH chosen AS (
             SELECT d.delivery_id
               FROM outbox_deliveries d
-              JOIN due USING (delivery_id)
               JOIN outbox_events e USING (event_id)
-             WHERE d.state = 'waiting' AND coalesce(d.lease_until <= now(), true) AND e.kinds <@ $7
+             WHERE d.delivery_id = ANY($3) AND d.state = 'waiting' AND d.next_attempt_at <= now()
+               AND coalesce(d.lease_until <= now(), true) AND e.kinds <@ $4
                FOR NO KEY UPDATE OF d SKIP LOCKED
         )
         UPDATE outbox_deliveries d
@@ -143,11 +224,8 @@ async def claim_deliveries(
         """,  # noqa: S608 - constants
         owner,
         lease,
-        most,
-        per_alert,
-        list(settings),
-        list(ReceiverKind),  # what a newer gateway knows is left to it
-        list(EventKind),
+        list(delivery_ids),
+        list(EventKind),  # what a newer gateway knows is left to it
     )
     if not rows:
         return []

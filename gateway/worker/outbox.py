@@ -33,7 +33,7 @@ from gateway.registry.client import RegistryClient
 from gateway.store import alerts, outbox
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.store.outbox import LONGEST_PAUSE, TRIPPED, ClaimedDelivery
+from gateway.store.outbox import LONGEST_PAUSE, TRIPPED, ClaimedDelivery, Claims
 from gateway.worker.image_origins import ImageOrigins
 from gateway.worker.metrics import ALERTS
 
@@ -67,6 +67,8 @@ class OutboxWorker:
         self._origins = ImageOrigins(pool, vault, registry)
         self._woken = asyncio.Event()
         self._running: dict[asyncio.Task[None], ClaimedDelivery] = {}
+        #: where the next claim goes on, by receiver
+        self._after: Mapping[str, str] = {}
         #: the addresses of the settings, by the id of their alert
         self._addresses = self._addresses_of_settings()
 
@@ -85,7 +87,11 @@ class OutboxWorker:
                 while True:
                     self._woken.clear()
                     free = _MOST - len(self._running)
-                    for claimed in await self._claim(free) if free > 0 else ():
+                    claims = await self._claim(free) if free > 0 else Claims(after=self._after)
+                    self._after = claims.after
+                    if claims.more:
+                        self._woken.set()
+                    for claimed in claims.deliveries:
                         task = asyncio.create_task(self._deliver(sender, claimed), name="outbox delivery")
                         self._running[task] = claimed
                         task.add_done_callback(self._ended)
@@ -103,7 +109,7 @@ class OutboxWorker:
             # Its lease runs out, and it is delivered again.
             _LOG.error("A delivery of the outbox failed on a defect", exc_info=error)
 
-    async def _claim(self, most: int) -> list[ClaimedDelivery]:
+    async def _claim(self, most: int) -> Claims:
         async with statement(self._pool) as connection:
             return await outbox.claim_deliveries(
                 connection,
@@ -113,6 +119,7 @@ class OutboxWorker:
                 most=most,
                 per_alert=_PER_RECEIVER,
                 settings=list(self._addresses),
+                after=self._after,
             )
 
     async def _give_back(self) -> None:

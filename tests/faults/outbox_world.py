@@ -28,7 +28,7 @@ from gateway.store.embedded_postgres import embedded_postgres
 from tests.faults.matrix import Tally
 from tests.support.code_hosts import TOKEN, CodeHost, a_code_host, sometimes
 
-_APPLICATIONS = 100
+_APPLICATIONS, _REPOSITORIES = 100, 10  # each repository has the source of ten applications, all at one commit
 _SHA = "ab" * 20
 _LONGEST = 900.0  # seconds from the last kill until all is delivered
 _KINDS = (EventKind.STARTED, EventKind.FAILED)
@@ -111,7 +111,7 @@ class OutboxWorld:
                 await connection.execute(
                     "UPDATE outbox_events SET origin = $2 WHERE key = $1",
                     key,
-                    {SOURCE: f"{self.host.url}/acme/{application_id}", REVISION: _SHA},
+                    {SOURCE: f"{self.host.url}/acme/{_repository(application_id)}", REVISION: _SHA},
                 )
                 _raise_if(undone)
         except _Undone:
@@ -183,6 +183,10 @@ class OutboxWorld:
         for one in self.host.refused[:5]:
             tally.violated(f"github refused {one}")
         print(f"github: {len(self.host.written)} writes, {len(wanted)} deployments")  # noqa: T201
+
+
+def _repository(application_id: str) -> str:
+    return f"web-{int(application_id.rpartition('-')[2]) % _REPOSITORIES}"
 
 
 class _Undone(Exception):

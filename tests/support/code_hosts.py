@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -161,7 +162,7 @@ class CodeHost:
         return web.json_response(listed[(page - 1) * length : page * length], headers=more)
 
     def add_status(self, of: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Put a status to a commit or a deployment, as anybody may."""
+        """Put a status to a commit of a repository, `owner/name@sha`, or to a deployment, as anybody may."""
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         made = {"id": next(self.numbers), "status": given["state"], **given, "created_at": now}
         self.statuses.setdefault(of, []).append(made)
@@ -219,10 +220,11 @@ class CodeHost:
                 if int(number) not in self.deployments:
                     return web.json_response({"message": "Not Found"}, status=404)
                 return self._states(request, f"d{number}", body, DEPLOYMENT_STATUS, "deployment_status", number)
-            case "GET", ["repos", _, _, "commits", sha, "statuses"]:
-                return self._page(request, "github statuses", reversed(self.statuses.get(sha, [])))
-            case "POST", ["repos", _, _, "statuses", sha]:
-                return self._states(request, sha, body, COMMIT_STATUS, "commit_status", sha)
+            case "GET", ["repos", owner, name, "commits", sha, "statuses"]:
+                return self._page(request, "github statuses", reversed(self.statuses.get(f"{owner}/{name}@{sha}", [])))
+            case "POST", ["repos", owner, name, "statuses", sha]:
+                of = f"{owner}/{name}@{sha}"
+                return self._states(request, of, body, COMMIT_STATUS, "commit_status", sha)
             case "POST", ["orgs", owner, "artifacts", "metadata", "deployment-record"]:
                 given = checked(body, RECORD)
                 if not re.fullmatch(r"sha256:[a-f0-9]{64}", given["digest"]) or not given["name"]:
@@ -249,7 +251,7 @@ class CodeHost:
         if len(given.get("description", "")) > (255 if fields is TEA_STATUS else 140):
             raise Refused("description is too long")
         same = [one for one in self.statuses.get(of, []) if one.get("context") == given.get("context")]
-        if fields is COMMIT_STATUS and (not re.fullmatch("[0-9a-f]{40}", of) or len(same) >= _MOST_STATUSES):
+        if fields is COMMIT_STATUS and (not re.fullmatch("[^@]*@[0-9a-f]{40}", of) or len(same) >= _MOST_STATUSES):
             raise Refused("no commit, or too many statuses of this context")
         return self._write(kind, what, given, self.add_status(of, given))
 
@@ -296,17 +298,17 @@ class CodeHost:
                 (found,) = [one for one in self.environments.values() if one["id"] == int(number)]
                 found.update(given)
                 return self._write("environment", number, given, found, 200)
-            case "GET", ["projects", _, "repository", "commits", sha, "statuses"]:
-                name = request.query.get("name")
-                named = [one for one in self.statuses.get(sha, []) if name in {None, one["name"]}]
+            case "GET", ["projects", project, "repository", "commits", sha, "statuses"]:
+                name, of = request.query.get("name"), f"{unquote(project)}@{sha}"
+                named = [one for one in self.statuses.get(of, []) if name in {None, one["name"]}]
                 newest = request.query.get("sort") == "desc"
                 return self._page(request, "gitlab statuses", reversed(named) if newest else named)
-            case "POST", ["projects", _, "statuses", sha]:
-                given = checked(body, LAB_STATUS)
-                known = [one for one in self.statuses.get(sha, []) if one["name"] == given["name"]]
+            case "POST", ["projects", project, "statuses", sha]:
+                given, of = checked(body, LAB_STATUS), f"{unquote(project)}@{sha}"
+                known = [one for one in self.statuses.get(of, []) if one["name"] == given["name"]]
                 if known and known[-1]["status"] == given["state"]:
                     return web.json_response({"message": "Cannot transition status via :x"}, status=400)
-                return self._write("commit_status", sha, given, self.add_status(sha, given))
+                return self._write("commit_status", sha, given, self.add_status(of, given))
             case _:
                 return web.json_response({"message": "404 Not found"}, status=404)
 
@@ -318,8 +320,8 @@ class CodeHost:
         match request.method, path:
             case "GET", ["user"]:
                 return web.json_response({"message": "token does not have scope"}, status=403)
-            case _, ["repos", _, _, "statuses", sha]:
-                return self._states(request, sha, body, TEA_STATUS, "commit_status", sha)
+            case _, ["repos", owner, name, "statuses", sha]:
+                return self._states(request, f"{owner}/{name}@{sha}", body, TEA_STATUS, "commit_status", sha)
             case _:
                 return web.json_response({"message": "not found"}, status=404)
 

@@ -112,7 +112,9 @@ async def test_a_state_whose_answer_was_lost_is_not_shown_twice(web: Web, host: 
     async def lose() -> http.Response | None:
         kind, what, body = host.written[-1]
         for number in range(120):
-            host.add_status(SHA, {"state": "pending", "context": f"other-{number}", "name": f"other-{number}"})
+            host.add_status(
+                f"acme/web@{SHA}", {"state": "pending", "context": f"other-{number}", "name": f"other-{number}"}
+            )
         if (kind, what, str(body)) in lost:
             return None
         lost.append((kind, what, str(body)))

@@ -1,0 +1,117 @@
+"""Claims of the outbox: each application's turn comes, in order, at a cost that does not grow with what waits."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from gateway.store import outbox
+from gateway.store.database import Connection, connect
+from gateway.store.encryption import Vault
+from gateway.store.outbox import Claims
+from tests.support.databases import create_database
+
+VAULT = Vault(b"k" * 32)
+PER_ALERT = 16
+
+
+@pytest.fixture
+async def connection(web_postgres: str) -> AsyncIterator[Connection]:
+    url = await create_database(web_postgres, "outbox_claims")
+    async with connect(url, size=1) as pool, pool.acquire() as one:
+        for alert_id in ("well", "other"):
+            await one.execute(
+                "INSERT INTO alerts (alert_id, name, receiver, target, events, address)"
+                " VALUES ($1, $1, 'webhook', '', '{failed}', $2)",
+                alert_id,
+                VAULT.encrypt('{"url": "http://nowhere"}', f"alerts:{alert_id}:address"),
+            )
+        yield one
+
+
+async def fill(connection: Connection, alert_id: str, *, applications: int, each: int = 1) -> None:
+    await connection.execute(
+        """
+        WITH events AS (
+            INSERT INTO outbox_events (key, application_id, kinds, content)
+            SELECT $1::text || n, 'app-' || n % $2::int, '{failed}', '{}' FROM generate_series(1, $2::int * $3::int) n
+            RETURNING event_id, application_id
+        )
+        INSERT INTO outbox_deliveries (event_id, alert_id, application_id)
+        SELECT event_id, $1, application_id FROM events
+        """,
+        alert_id,
+        applications,
+        each,
+    )
+
+
+async def claim(connection: Connection, former: Claims, most: int = 64) -> Claims:
+    return await outbox.claim_deliveries(
+        connection,
+        VAULT,
+        "me",
+        lease=timedelta(minutes=1),
+        most=most,
+        per_alert=PER_ALERT,
+        settings=[],
+        after=former.after,
+    )
+
+
+async def finish(connection: Connection, claims: Claims) -> None:
+    for one in claims.deliveries:
+        await outbox.finish_delivery(connection, one, delivered=True, status_code=200, error=None, progress={})
+
+
+async def scans(connection: Connection) -> int:
+    """Return how often the index of what waits was searched so far."""
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        await connection.fetchval("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'outbox_waiting'")
+    )
+
+
+async def test_the_turn_of_each_application_comes_and_its_events_come_in_order(connection: Connection) -> None:
+    await fill(connection, "well", applications=300, each=2)
+    await fill(connection, "other", applications=1)
+    claims, numbers = Claims(), dict[tuple[str, str], list[str]]()
+    for _ in range(100):
+        claims = await claim(connection, claims, most=20)
+        assert len([one for one in claims.deliveries if one.alert.alert_id == "well"]) <= PER_ALERT
+        for one in claims.deliveries:
+            numbers.setdefault((one.alert.alert_id, one.event.application_id), []).append(one.delivery_id)
+        await finish(connection, claims)
+    assert len(numbers) == 301
+    wanted = await connection.fetch(
+        "SELECT alert_id, application_id, array_agg(delivery_id ORDER BY number) AS all FROM outbox_deliveries"
+        " GROUP BY 1, 2"
+    )
+    assert {(row["alert_id"], row["application_id"]): row["all"] for row in wanted} == numbers
+
+
+async def test_what_is_due_behind_much_that_is_postponed_is_reached(connection: Connection) -> None:
+    await fill(connection, "well", applications=600)
+    await connection.execute(
+        "UPDATE outbox_deliveries SET next_attempt_at = now() + interval '1 hour' WHERE application_id <> 'app-99'"
+    )  # the last one, as they are ordered
+    claims, looks = Claims(), 1
+    while (claims := await claim(connection, claims)).more:
+        assert not claims.deliveries
+        looks += 1
+    assert (looks, len(claims.deliveries), claims.after) == (3, 1, {})
+
+
+async def test_a_claim_costs_the_same_however_much_waits(connection: Connection) -> None:
+    costs = []
+    for applications in (300, 1200):
+        await connection.execute("DELETE FROM outbox_events")
+        await fill(connection, "well", applications=applications)
+        # Nothing is looked at for a receiver that is left alone.
+        await connection.execute("UPDATE alerts SET paused_until = now() + interval '1 hour' WHERE alert_id = 'other'")
+        await fill(connection, "other", applications=applications)
+        await connection.execute("ANALYZE outbox_deliveries, outbox_events, alerts")
+        before = await scans(connection)
+        assert len((await claim(connection, Claims())).deliveries) == PER_ALERT
+        costs.append(await scans(connection) - before)
+    assert costs[0] == costs[1] <= 2 * 256 + 2, costs
