@@ -25,6 +25,9 @@ from gateway.model.tag_policies import Rule, TagPolicy
 _PREFIX = "gateway."
 ENABLE, _FOLLOW, _ORDER, _NAME = "gateway.enable", "gateway.follow", "gateway.order", "gateway.name"
 _KNOWN = (ENABLE, _FOLLOW, _ORDER, _NAME)
+#: what no label may say: it proves who creates containers on an engine, and nothing about a project's owner
+_PLACES = frozenset({"gateway.project", "gateway.environment"})
+_MOVE = "a label puts no application into a project: leave it out, and move the application with application.move"
 
 _WATCHTOWER = "com.centurylinklabs.watchtower"
 WATCHTOWER_ENABLE = f"{_WATCHTOWER}.enable"
@@ -136,7 +139,8 @@ def _unknown(labels: Mapping[str, str]) -> list[str]:
     found = sorted(name for name in labels if name.startswith(_PREFIX) and name not in _KNOWN)
     more = f", and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
     listed = ", ".join(_quoted(name)[1:-1] for name in found[:_MAX_LISTED])
-    return [f"no such label is read: {listed}{more}; there are {', '.join(_KNOWN)}"] if found else []
+    instead = f". {_MOVE}" if _PLACES & set(found) else ""
+    return [f"no such label is read: {listed}{more}; there are {', '.join(_KNOWN)}{instead}"] if found else []
 
 
 def _name(labels: Mapping[str, str], problems: list[str]) -> str | None:

@@ -188,6 +188,10 @@ async def test_an_application_is_deployed_by_pushes_for_as_long_as_its_container
     assert (application.auto_deploy, (await seen.said()).paused) == (False, Paused.UNLABELLED)
     assert await seen.host.inspect() == unlabelled, "what runs is never touched"
 
+    before = application.environment_id
+    await seen.execute("INSERT INTO projects (project_id, name) VALUES ('shop', 'shop')")
+    await seen.execute("INSERT INTO environments (environment_id, project_id, name) VALUES ('shop', 'shop', 'e')")
+    await seen.execute("UPDATE applications SET environment_id = 'shop' WHERE app_name = $1", seen.host.name)
     again = await seen.recreate(Labels={**ON, "gateway.follow": "stable"}, **BUSY)
     await seen.look()
     application = await seen.adopted()
@@ -195,6 +199,10 @@ async def test_an_application_is_deployed_by_pushes_for_as_long_as_its_container
     assert application.adopted_spec is not None
     assert application.adopted_spec.object_id == again["Id"], "it is adopted as it is now"
     assert application.docker_image == seen.host.pushes.name("stable")
+
+    assert application.environment_id == "shop", "it stays where a person moved it"
+    await seen.execute("UPDATE applications SET environment_id = $1 WHERE app_name = $2", before, seen.host.name)
+    await seen.execute("DELETE FROM projects WHERE project_id = 'shop'")
 
     await containers.remove(seen.host.engine, again["Id"])
     assert await seen.look() is not None, "Compose may be about to create it again"

@@ -40,6 +40,7 @@ def test_a_label_says_what_is_followed(text: str, repository: str | None, policy
         ({"gateway.enable": "yes"}, "gateway.enable is 'yes', and must be true or false"),
         ({**ON, "gateway.folow": "stable"}, "no such label is read: gateway.folow; there are gateway.enable, "),
         ({**ON, "gateway.application": "web"}, "no such label is read: gateway.application"),
+        ({**ON, "gateway.project": "shop"}, "a label puts no application into a project: leave it out, and move the"),
         ({**ON, "gateway.order": "first"}, "gateway.order is 'first', and must be start-first, stop-first or auto"),
         ({**ON, "gateway.name": "a\nb"}, r"gateway.name is 'a\\nb', and must be 1 to 255 printable characters"),
         ({**ON, "gateway.follow": ""}, "gateway.follow is '': it must be a tag, an image with a tag, or"),
