@@ -42,6 +42,18 @@ async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
+async def test_what_was_under_way_in_a_backup_is_finished_where_it_is_restored(
+    dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tally, place = Tally(), tmp_path_factory.mktemp("restored")
+    async with world(Order.STOP_FIRST, dockerd, f"{pushes.address}/{pushes.path}", place) as one:
+        for asked, at in ((Asked.PUSH, 3), (Asked.ROLLBACK, 5)):
+            assert await strike_once(one, tally, strikes.RESTORED, asked, at, after=True)
+    assert tally.violations == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
 async def test_a_kill_during_a_release_leaves_all_members_new_or_all_old(
     dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -56,6 +56,7 @@ ENGINE = tuple(
 )
 
 
+RESTORED = tuple((strikes.RESTORED, asked, after) for asked in Asked for after in AROUND)
 RESTARTED = tuple((strikes.ENGINE_RESTARTED, asked, after) for asked in Asked for after in AROUND)
 PERSON = (
     *((fault, Asked.PUSH, after) for fault in meddling.MEDDLING for after in AROUND),
@@ -81,6 +82,8 @@ def every(
                 await at_every_call(one, tally, fault, asked, after=after)
             if always:
                 await scenes.set_aside_stays_down(one, tally)
+            elif faults is RESTORED:
+                await scenes.backup_of_an_earlier_moment(one, tally)
             elif faults is PERSON:
                 await scenes.crash_loops(one, tally)
                 await scenes.networks_made_anew(one, tally)
@@ -219,6 +222,7 @@ PARTS: dict[str, Part] = {
     **{f"refusals-{order}": every(order, REFUSALS) for order in Order},
     **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},
     **{f"restarted-{order}": every(order, RESTARTED, behaviour=Behaviour.FINISHES) for order in Order},
+    **{f"restored-{order}": every(order, RESTORED) for order in Order},
     **{f"person-{order}": every(order, PERSON) for order in Order},
     **{f"service-{order}": every_service(order) for order in Order},
     **{f"meddled-service-{order}": meddled_service(order) for order in Order},

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 import asyncpg
 
@@ -30,10 +31,11 @@ class Database:
 
     directory: Path
     wire: Wire
+    name: str = "gateway"
 
     @property
     def url(self) -> str:
-        return self._cluster.url("gateway")
+        return self._cluster.url(self.name)
 
     @property
     def _cluster(self) -> Cluster:
@@ -41,13 +43,13 @@ class Database:
 
     @property
     def direct_settings(self) -> dict[str, str]:
-        url = f"postgresql://{ROLE}:{ROLE}@/gateway?host={self.directory}/postgres"
+        url = f"postgresql://{ROLE}:{ROLE}@/{self.name}?host={self.directory}/postgres"
         return {"GATEWAY_DATABASE_URL": url, "GATEWAY_MASTER_KEY": KEY}
 
     @property
     def settings(self) -> dict[str, str]:
         return {
-            "GATEWAY_DATABASE_URL": f"postgresql://{ROLE}:{ROLE}@127.0.0.1:{self.wire.port}/gateway",
+            "GATEWAY_DATABASE_URL": f"postgresql://{ROLE}:{ROLE}@127.0.0.1:{self.wire.port}/{self.name}",
             "GATEWAY_MASTER_KEY": KEY,
         }
 
@@ -57,6 +59,15 @@ class Database:
             return int(await connection.fetchval(statement, *arguments))
         finally:
             await connection.close()
+
+    async def begin_empty(self) -> None:
+        """Be an empty database, in place of the one that was there."""
+        former, self.name = self.name, f"restored_{token_hex(4)}"
+        await _execute(
+            self._cluster.url("postgres"),
+            f"DROP DATABASE {former} WITH (FORCE)",
+            f"CREATE DATABASE {self.name} OWNER {ROLE} TABLESPACE small",
+        )
 
     # -- what it refuses
 

@@ -1,6 +1,7 @@
 """Faults that strike elsewhere than at the engine's calls: the registry, the disk, the application itself, a twin."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -257,3 +258,34 @@ async def two_gateways(world: World, tally: Tally, *, pushes: int = 6) -> None:
                     await world.gateway.stop()
                     await world.gateway.start()
                 await world.ends(digest)
+
+
+async def backup_of_an_earlier_moment(world: World, tally: Tally) -> None:
+    """What was deployed after a backup serves on when it is restored, whatever was under way in it, until a push."""
+    for at in itertools.count():
+        async with _scene(world, tally, "a backup of an earlier moment"):
+            wanted, call = await world.struck(strikes.BACKED_UP.on(world), Asked.PUSH, at, after=False)
+            await world.ends(wanted)
+            if call is None:
+                return
+            newer = await world.ask(Asked.PUSH)
+            await world.ends(newer)
+            before = await _serving(world)
+            await world.gateway.stop()
+            await world.restore()
+            await world.gateway.start()
+            world.count -= 1  # the backup does not know the newest
+
+            async def ended() -> bool | None:
+                return await world.settled() or None
+
+            await until(ended)
+            await world.one_serves(newer)
+            if (after := await _serving(world)) != before:
+                raise Violation(f"backed up before call {at} ({call}): {before} was replaced by {after}")
+            await world.ends(await world.ask(Asked.PUSH))
+
+
+async def _serving(world: World) -> list[str]:
+    found = await containers.list_labelled(world.engine, world.app)
+    return [one.container_id for one in found if one.running]

@@ -166,6 +166,22 @@ async def _database_refuses_no_more(world: World) -> None:
     await world.database.refuse_nothing()
 
 
+async def _back_up(world: World) -> None:
+    await run_to_completion(world.back_up())
+
+
+async def _back_up_and_kill(world: World) -> None:
+    await _back_up(world)
+    await _signal(signal.SIGKILL)(world)
+
+
+async def _restored(world: World) -> None:
+    """The gateway is gone, and its database; the restored one finishes what was under way in the backup."""
+    await world.gateway.stop()
+    await world.restore()
+    await world.gateway.start()
+
+
 async def _taken_over(world: World) -> None:
     """Another gateway takes over and finishes; then the frozen one wakes, and must let all be as it is."""
     async with world.second_gateway() as second:
@@ -188,6 +204,8 @@ ENGINE_KILLED = Fault("engine killed", _stop_engine(signal.SIGKILL), _start_engi
 ENGINE_RESTARTED = Fault("engine restarted in order", _tell_engine, _restart_engine)
 SERVICE_REMOVED = Fault("service removed by hand", _remove_service, _nothing)
 SET_IMAGE = Fault("image set by hand", _set_image, _nothing)
+RESTORED = Fault("gateway killed, its database restored", _back_up_and_kill, _restored, cuts=True)
+BACKED_UP = Fault("database backed up", _back_up, _nothing)
 FROZEN = Fault("gateway frozen, taken over from, woken", _signal(signal.SIGSTOP), _taken_over)
 DATABASE_RESTARTED = Fault("database restarted", _restart_database, _nothing)
 DATABASE_CUT = Fault("database cut off", _cut_database, _mend_database)

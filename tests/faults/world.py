@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -238,6 +239,30 @@ class World:
         del settings["GATEWAY_LISTEN"], settings["GATEWAY_DATA_DIR"], settings["GATEWAY_DOCKER_HOST"]
         async with gateway_process(self.directory / "second", self.dockerd.host, settings) as second:
             yield second
+
+    # -- a backup
+
+    async def back_up(self) -> None:
+        """Take a backup while the gateway serves."""
+        await self._beside("backup", "--force")
+
+    async def restore(self) -> None:
+        """Let the gateway begin anew with what the backup has. It is stopped before."""
+        await self.database.begin_empty()
+        await self._beside("restore")
+        self.gateway.environment.update(self.database.settings)
+
+    async def _beside(self, *words: str) -> None:
+        secret = self.directory / "passphrase"
+        secret.write_text("correct horse battery")
+        given = (*words, str(self.directory / "backup"), "--passphrase-file", str(secret))
+        environment = {**self.gateway.environment, **self.database.direct_settings}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", *given, env=environment, stdout=-1, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        if process.returncode != 0:
+            raise Violation(f"{words[0]}: {said.decode()}")
 
     # -- what must hold
 
