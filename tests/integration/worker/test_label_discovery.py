@@ -360,10 +360,15 @@ async def test_a_container_that_compose_runs_once_is_left_alone(seen: Labels) ->
 
 
 @pytest.mark.long
-async def test_an_engine_at_two_addresses_is_adopted_from_once(seen: Labels, pushes: Pushes) -> None:
+async def test_an_engine_at_two_addresses_is_adopted_from_once(
+    seen: Labels, pushes: Pushes, dockerd: PrivateEngine
+) -> None:
     """Another gateway may reach the engine as a server, while it is the own one of this gateway."""
     async with transaction(seen.host.pool) as connection:
-        await connection.execute("INSERT INTO servers (server_id, name, host) VALUES ('twin', 'twin', 'tcp://twin:1')")
+        # The test's gateway reaches it at both addresses: whichever adopts first, it can roll out.
+        await connection.execute(
+            "INSERT INTO servers (server_id, name, host) VALUES ('twin', 'twin', $1)", dockerd.host
+        )
     await seen.host.run(Labels=ON, **BUSY)
     own, twin = seen.reached, ReachedEngine(seen.host.engine, seen.reached.identity, ["twin"])
     await asyncio.gather(*(seen.gateway().look(one) for one in (own, twin, own, twin)))
