@@ -77,7 +77,7 @@ class World:
     behaviour: Behaviour = Behaviour.SERVES
     #: where the applications are; None is the gateway's own engine
     server_id: str | None = None
-    #: whether the database was restored since the last version was asked for: it may have been deployed after the backup
+    #: whether the database was restored since the last version was asked for, which may be newer than the backup
     is_restored: bool = False
     #: digests that were served, the newest last, and the deployments there were
     served: list[Digest] = field(default_factory=list)
