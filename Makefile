@@ -159,6 +159,7 @@ image: ## Build the container image, and write its SBOM to build/image; BASE is 
 	@mkdir -p build/image && docker run --rm --entrypoint cat pushdeploy /opt/gateway/share/sbom.cdx.json > build/image/sbom.cdx.json
 
 image-test compose-test: DEBIAN += debootstrap podman
+unit-test: DEBIAN += debootstrap
 image-test: setup ## Build the image twice on a Debian base made here, compare the two, and run one against an engine.
 	@$(BIN)/python -m tests.scripts.image
 
@@ -172,6 +173,10 @@ $(COMPOSE_READY): requirements-compose.txt
 compose-test: setup $(COMPOSE_READY) ## Start compose.yaml, with the socket and with a proxy before it, and deploy a push in each.
 	@$(BIN)/python -m tests.scripts.compose prepare
 	@$(ALONE) $(BIN)/python -m tests.scripts.compose
+
+.PHONY: unit-test
+unit-test: setup ## Type docs/install.md in a Debian that systemd boots here, and see what its unit does; SCENES="installs restarts" for some of it.
+	@$(BIN)/python -m tests.scripts.unit $(SCENES)
 
 .PHONY: cli
 cli: $(READY) ## Write docs/cli.md.
@@ -193,10 +198,10 @@ ENGINE_29_TESTS := $(addprefix tests/integration/rollout/test_,container.py adop
 ALONE := unshare --net --mount sh -c 'ip link set lo up && mount -t tmpfs tmpfs /run && exec "$$@"' --
 
 .PHONY: engines
-engines: DEBIAN += debootstrap podman
+engines: DEBIAN += debootstrap podman rootlesskit slirp4netns uidmap
 engines: setup ## Roll out pushes on the engines that Debian has, each by scenes; ENGINES=podman, or docker-forky of its testing.
 	@$(BIN)/python -m tests.scripts.engines prepare $(ENGINES)
-	@$(ALONE) $(BIN)/python -m tests.scripts.engines $(or $(ENGINES),docker docker-trixie docker-forky podman podman-forky)
+	@$(ALONE) $(BIN)/python -m tests.scripts.engines $(or $(ENGINES),docker docker-rootless docker-trixie docker-forky podman podman-forky)
 
 .PHONY: wheel-test
 wheel-test: setup ## Install the wheel by pip alone into an empty environment, and run the demonstration and the server there.

@@ -12,11 +12,12 @@ connections that they need:
     7  the connections to PostgreSQL close, and the embedded server stops
 """
 
+import asyncio
 import errno
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from gateway import installation, processes
+from gateway import installation, processes, service_manager
 from gateway.admin.context import Context
 from gateway.api.connections import Limits, Runner, limits_for, raise_file_limit
 from gateway.api.health import MetricsOfOthers, no_metrics
@@ -46,11 +47,12 @@ from gateway.store.database import Pool, transaction
 from gateway.store.storage import open_storage
 from gateway.worker.promoter import promoting
 from gateway.worker.registry_poller import polling_registries
-from gateway.worker.supervisor import supervise
+from gateway.worker.supervisor import Supervisor, supervise
 
 _LOG = structlog.get_logger()
 
 _SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
+_LOOK_AGAIN = 1.0  # seconds, at what the service manager is told
 
 
 def _own_engine(settings: Settings) -> Access:
@@ -86,7 +88,24 @@ async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator
         address = await stack.enter_async_context(serving(services, settings, limits, as_json=as_json))
         store_address = partial(_store_address, storage.pool, settings.public_url, address)
         await stack.enter_async_context(supervisor.background_tasks.running("serving address", store_address))
+        service_manager.tell(f"Serving at {address}", ready=True)
+        if service_manager.is_told():
+            tell_state = partial(_tell_state, supervisor, address)
+            await stack.enter_async_context(supervisor.background_tasks.running("service state", tell_state))
         yield address
+
+
+async def _tell_state(supervisor: Supervisor, address: str) -> None:
+    """Tell the service manager what is wrong, each time that this changes."""
+    told = ""
+    while True:
+        wrong = [str(one.error) for one in supervisor.engines if one.error is not None]
+        wrong += [f"{one.name}: {one.error}" for one in supervisor.background_tasks.failing]
+        status = "; ".join([f"Serving at {address}", *wrong])
+        if status != told:
+            service_manager.tell(status)
+            told = status
+        await asyncio.sleep(_LOOK_AGAIN)
 
 
 async def _store_address(pool: Pool, public_url: str | None, address: str) -> None:
@@ -200,4 +219,15 @@ def _naming_the_setting(settings: Settings) -> Iterator[None]:
 
 async def serve(settings: Settings, *, as_json: bool = False) -> None:
     """Serve until SIGTERM or SIGINT. `as_json` is for the log of its other processes."""
-    await run_until_stopped(running(settings, as_json=as_json))
+    service_manager.tell("Starting: opening the database, and migrating it")
+    await run_until_stopped(_telling_that_it_stops(running(settings, as_json=as_json), settings))
+
+
+@asynccontextmanager
+async def _telling_that_it_stops(serving: AbstractAsyncContextManager[str], settings: Settings) -> AsyncIterator[str]:
+    async with serving as address:
+        try:
+            yield address
+        finally:
+            grace = settings.shutdown_grace
+            service_manager.tell(f"Stopping: rollouts get {grace:g} s to finish, or are put back", stopping=True)

@@ -41,6 +41,14 @@ def searched_directories(environ: Mapping[str, str]) -> list[Path]:
     return [own] if environ.get("GATEWAY_DATA_DIR") or own == _OF_MACHINE else [own, _OF_MACHINE]
 
 
+def machine_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the data directory of the whole machine's gateway, where the settings and this user have none."""
+    own = data_directory(environ)
+    if environ.get("GATEWAY_DATA_DIR") or own == _OF_MACHINE or is_installed(own) or not _OF_MACHINE.is_dir():
+        return None
+    return _OF_MACHINE
+
+
 def is_installed(directory: Path) -> bool:
     """Tell whether the data directory has a database or a key."""
     return any(os.path.lexists(directory / kept) for kept in ("postgres", "master.key"))

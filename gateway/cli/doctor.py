@@ -68,6 +68,7 @@ async def _findings(environ: Mapping[str, str], *, logins: bool) -> "Sequence[Fi
 
 async def _of_this_host(environ: Mapping[str, str], *, running: bool) -> "Sequence[Finding]":
     """Check the installation of this host. What does not need each other is checked at the same time."""
+    from gateway import installation
     from gateway.cli.checks import database, engine, host, reach
     from gateway.cli.checks.finding import run
 
@@ -75,8 +76,13 @@ async def _of_this_host(environ: Mapping[str, str], *, running: bool) -> "Sequen
     if settings is None:
         return findings
     of_engine = engine.EngineFindings()
+    if (of_machine := installation.machine_directory(environ)) is not None:
+        findings = [host.check_service(of_machine, running=running)]
+        settings = settings.model_copy(update={"data_dir": of_machine})
 
     async def on_host() -> "Sequence[Finding]":
+        if of_machine is not None:
+            return [host.check_disk(settings), host.check_listener(settings, running=running)]
         checks = (host.check_data_directory, host.check_master_key, host.check_disk)
         return [*(check(settings) for check in checks), host.check_listener(settings, running=running)]
 
@@ -84,12 +90,12 @@ async def _of_this_host(environ: Mapping[str, str], *, running: bool) -> "Sequen
         await engine.check_engine(settings.docker_host, of_engine)
         return of_engine.findings
 
-    found = await asyncio.gather(
-        run("host", on_host),
-        run("engine", at_engine, deadline=40.0),
-        run("database", partial(database.check_database, settings, running=running), deadline=40.0),
-        run("public URL", partial(reach.check_public_url, settings.public_url, running=running), deadline=20.0),
-    )
+    checks = [run("host", on_host), run("engine", at_engine, deadline=40.0)]
+    if of_machine is None:  # else the database and the URL are in the settings of its service
+        of_database = partial(database.check_database, settings, running=running)
+        of_url = partial(reach.check_public_url, settings.public_url, running=running)
+        checks += [run("database", of_database, deadline=40.0), run("public URL", of_url, deadline=20.0)]
+    found = await asyncio.gather(*checks)
     proxies = host.check_proxies(environ, of_engine.facts)
     return [*findings, *(one for several in found for one in several), proxies]
 

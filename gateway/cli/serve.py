@@ -9,6 +9,7 @@ from typing import cast
 
 import click
 
+from gateway.cli._errors import readable_error
 from gateway.cli._runner import command, plain_json_option, print_result
 
 # Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
@@ -23,15 +24,19 @@ def serve(*, as_json: bool) -> None:
     _load_structlog_alone()
     import uvloop
 
-    from gateway import app, config
+    from gateway import app, config, service_manager
     from gateway.cli import _logging
 
     _return_freed_memory()
     # Requests live shortly and in no cycles: look for cycles less often.
     gc.set_threshold(20_000, 20, 50)
-    settings = config.load()
-    _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
-    uvloop.run(app.serve(settings, as_json=as_json))
+    try:
+        settings = config.load()
+        _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
+        uvloop.run(app.serve(settings, as_json=as_json))
+    except Exception as error:
+        service_manager.tell(readable_error(error))
+        raise
 
 
 def _load_structlog_alone() -> None:

@@ -173,6 +173,12 @@ def _database_url(environ: Mapping[str, str]) -> str | None:
 def _require_installation(wanted: Wanted, environ: Mapping[str, str]) -> None:
     """Raise Unavailable where neither a setting nor a former run says that a gateway's database is on this host."""
     explicit = any(environ.get(one) for one in ("GATEWAY_DATABASE_URL", _URL_FILE, "GATEWAY_DATA_DIR"))
+    if not explicit and (of_machine := installation.machine_directory(environ)) is not None:
+        raise Unavailable(
+            f"The gateway of this machine, with its data in {of_machine}, does not answer this user. As root: "
+            "systemctl start pushdeploy; systemctl status pushdeploy says what is wrong. "
+            "With a key: gateway login URL. For a gateway of your own, set GATEWAY_DATA_DIR"
+        )
     directory = installation.data_directory(environ)
     if explicit or wanted.creates or installation.is_installed(directory):
         return

@@ -63,9 +63,10 @@ async def _make(place: str, packages: Sequence[str], suite: str) -> None:
     await run("debootstrap", "--variant=minbase", suite, place, mirror, *with_script)
     chosen = 'APT::Install-Recommends "0";\nAcquire::Check-Valid-Until "0";\n'
     (Path(place) / "etc/apt/apt.conf.d/99chosen").write_text(chosen, encoding="utf-8")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    await run("chroot", place, "apt-get", "update", "-qq")
-    await run("chroot", place, "apt-get", "install", "-y", "-qq", *packages, environment=quiet)
+    # Whoever has another directory for temporary files does not have it in there.
+    inside = {"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": "/tmp"}
+    await run("chroot", place, "apt-get", "update", "-qq", environment=inside)
+    await run("chroot", place, "apt-get", "install", "-y", "-qq", *packages, environment=inside)
     await run("chroot", place, "apt-get", "clean")
 
 

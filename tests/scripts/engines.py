@@ -29,12 +29,14 @@ from gateway.docker.engine import api_version, containers
 from gateway.docker.engine.client import connect
 from tests.scripts import debian
 from tests.scripts.debian import run
+from tests.scripts.rootless import REGISTRY, rootless_docker
 from tests.support.distribution_hooks import Hook, envelope
 
 _REGISTRIES = '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n'
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "1.5", "GATEWAY_HEALTH_DEADLINE": "30", "GATEWAY_LOG_FORMAT": "text"}
 _PORT = 18081
 _MAC = "02:42:ac:11:77:01"
+_ROOTLESS = "docker-rootless"
 _ENTER = """
 for one in proc sys dev tmp; do mount --rbind /$one "$0/$one"; done
 mount -t tmpfs tmpfs "$0/run"
@@ -257,7 +259,11 @@ def _inside(tree: Path) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def engine(name: str) -> AsyncIterator[str]:
-    """Run an engine, `docker` or `podman`, or that of a Debian, as `docker-forky`."""
+    """Run an engine, `docker` or `podman`, or that of a Debian, as `docker-forky`; `docker-rootless` is a user's."""
+    if name == _ROOTLESS:
+        async with rootless_docker() as host:
+            yield host
+        return
     kind, _, suite = name.partition("-")
     prefix = _inside((debian.KEPT / suite).resolve()) if suite else ()
     async with docker(prefix) if kind == "docker" else podman(prefix) as host:
@@ -269,10 +275,12 @@ async def on(name: str) -> bool:
     held, since = True, monotonic()
     with tempfile.TemporaryDirectory(prefix="gateway-engines-") as place:
         directory = Path(place)
+        listens = REGISTRY if name == _ROOTLESS else "127.0.0.1"
+        settings = {**_SETTINGS, "GATEWAY_INSECURE_REGISTRIES": f"{listens}:5000"}
         async with (
             engine(name) as host,
-            private_registry(directory / "registry", 5000) as registry,
-            gateway_process(directory / "gateway", host, _SETTINGS) as gateway,
+            private_registry(directory / "registry", 5000, host=listens) as registry,
+            gateway_process(directory / "gateway", host, settings) as gateway,
         ):
             stage = Stage(gateway, registry, await Hook.open(gateway))
             wanted = os.environ.get("SCENES", "").split()
@@ -295,7 +303,7 @@ async def on(name: str) -> bool:
 
 async def prepare(names: Sequence[str]) -> None:
     """Make what needs the network: the trees of newer Debians."""
-    for suite in sorted({name.partition("-")[2] for name in names} - {""}):
+    for suite in sorted({name.partition("-")[2] for name in names if name != _ROOTLESS} - {""}):
         await debian.directory(suite, ("docker.io", "iptables", "iproute2", "podman", "crun", "netavark", "nftables"))
 
 

@@ -110,6 +110,17 @@ def _check_new_directory(name: str, directory: Path) -> Finding:
     return ok(name, f"{directory} is created at the first start")
 
 
+def check_service(directory: Path, *, running: bool) -> Finding:
+    """Tell whether the gateway of the whole machine, whose settings are its service's, answers this user."""
+    if running:
+        return ok("service", f"the gateway of this machine, with its data in {directory}, has read its own settings")
+    return failed(
+        "service",
+        f"the gateway of this machine, with its data in {directory}, does not answer this user",
+        "As root: systemctl start pushdeploy; systemctl status pushdeploy says what is wrong.",
+    )
+
+
 def check_disk(settings: Settings) -> Finding:
     return disk("disk of the data", _nearest(settings.data_dir.absolute()))
 

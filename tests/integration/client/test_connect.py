@@ -214,6 +214,34 @@ async def test_where_no_gateway_is_the_command_says_what_to_do_and_makes_nothing
     assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
 
 
+async def test_beside_the_gateway_of_the_machine_not_even_a_first_key_makes_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for root, between `systemctl start` and a gateway that serves, or one that does not start."""
+    monkeypatch.setattr(installation, "_OF_MACHINE", tmp_path / "lib")
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    await asyncio.to_thread((tmp_path / "lib").mkdir)
+    for wanted in (Wanted(creates=True), Wanted(local=True, creates=True)):
+        with pytest.raises(Unavailable, match=r"of this machine.*lib, does not answer.*systemctl status pushdeploy"):
+            async with connect(wanted, environ):
+                pass
+    assert await asyncio.to_thread(lambda: [one.name for one in tmp_path.iterdir()]) == ["lib"]
+
+
+def test_the_gateway_of_the_machine_is_meant_unless_the_user_has_or_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib, home = tmp_path / "lib", tmp_path / "home"
+    monkeypatch.setattr(installation, "_OF_MACHINE", lib)
+    environ = {"HOME": str(home)}
+    assert installation.machine_directory(environ) is None
+    lib.mkdir()
+    assert installation.machine_directory(environ) == lib
+    assert installation.machine_directory({**environ, "GATEWAY_DATA_DIR": str(home)}) is None
+    (home / ".local/share/pushdeploy/postgres").mkdir(parents=True)
+    assert installation.machine_directory(environ) is None
+
+
 async def test_a_command_migrates_neither_an_older_nor_a_newer_database_but_makes_an_empty_one(
     pool: Pool, environment: Mapping[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

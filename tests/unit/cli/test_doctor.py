@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
+from gateway import installation
 from gateway.cli import main
 from gateway.cli.checks import clock, database, engine, host, reach
 from gateway.cli.checks.finding import Finding, Status, ok, run, warning, worst
@@ -49,6 +50,19 @@ def test_each_wrong_setting_is_a_line_and_the_others_are_still_used(tmp_path: Pa
     assert {"GATEWAY_LISEN", "GATEWAY_LEASE", "GATEWAY_MASTER_KEY_FILE"} <= set(
         " ".join(one.message.replace(":", "") for one in findings).split()
     )
+
+
+def test_beside_the_service_of_the_machine_what_only_its_settings_tell_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "_OF_MACHINE", tmp_path)
+    environ = {"HOME": str(tmp_path / "home"), "GATEWAY_DATA_DIR": None, "GATEWAY_DOCKER_HOST": "unix:///nowhere"}
+    ended = CliRunner().invoke(main, ["doctor", "--json"], env=environ)
+    found = {one["name"]: one for one in json.loads(ended.stdout)["checks"]}
+    assert found["service"]["status"] == "failed"
+    assert "systemctl status pushdeploy" in found["service"]["remedy"]
+    assert str(tmp_path) in found["disk of the data"]["message"]
+    assert not {"settings", "data directory", "master key", "database", "public URL"} & set(found)
 
 
 def test_a_wrong_value_is_not_printed(tmp_path: Path) -> None:
