@@ -41,7 +41,7 @@ cannot 'write to /run' touch /run/probe
 cannot 'read the master key on disk' cat /etc/pushdeploy/master.key
 cannot 'enter the home of root' ls /root
 cannot 'see a home directory' test -e /home/somebody
-cannot 'use a device' test -e /dev/tty
+cannot 'use a device' cat /dev/probe
 cannot 'make a device' mknod /var/lib/pushdeploy/null c 1 3
 cannot 'change a kernel setting' sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 cannot 'make a namespace' unshare --user true
@@ -163,9 +163,8 @@ async def is_closed(host: Host) -> None:
     unit = (ROOT / "deploy/pushdeploy.service").read_text(encoding="utf-8")
     probe = unit.replace("/opt/pushdeploy/bin/gateway serve", "/bin/sh /opt/tries").replace("=notify", "=oneshot")
     probe = re.sub(r"^(Restart|RestartSec)=.*\n", "", probe, flags=re.MULTILINE)
-    await host.sh(
-        f"install -d /home/somebody; cat > {_PROBE} <<'END'\n{probe}END\ncat > /opt/tries <<'END'\n{_TRIES}END"
-    )
+    await host.sh("install -d /home/somebody; mknod -m 666 /dev/probe c 1 3")
+    await host.sh(f"cat > {_PROBE} <<'END'\n{probe}END\ncat > /opt/tries <<'END'\n{_TRIES}END")
     try:
         await host.sh("systemctl daemon-reload; systemctl start pushdeploy-probe")
     finally:

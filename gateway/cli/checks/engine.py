@@ -65,8 +65,22 @@ async def check_engine(host: str, found: EngineFindings) -> None:
             return
         found.findings.append(_version(host, version, found.facts))
         found.findings.append(await _permissions(engine))
+        found.findings.extend(_limits(found.facts))
         found.findings.append(_clock(found.facts, moment))
         found.findings.append(_disk(address, found.facts))
+
+
+def _limits(facts: Mapping[str, Any]) -> list[Finding]:
+    """Return a warning where the engine makes containers without the limits that are asked for."""
+    if facts.get("CgroupDriver") != "none" and facts.get("MemoryLimit") is not False:
+        return []
+    return [
+        warning(
+            "limits of the engine",
+            "it sets no limit of memory or processor, whatever an application asks for",
+            "Its host lacks the controllers of control groups; a rootless engine needs cgroup v2 and systemd.",
+        )
+    ]
 
 
 def _socket_problem(path: str) -> Finding | None:

@@ -86,10 +86,10 @@ async def _try_http(host: str, port: int, probe: Probe) -> str | None:
 async def containers_reachable(engine: Engine, networks: Iterable[str]) -> bool:
     """Return whether containers on the first of these networks, or on the default one, are reachable from here.
 
-    That is so when the engine runs on this host and its bridge has an address of this host. Raises Failed and
-    Postponed.
+    That is so when the engine runs on this host and its bridge has an address of this host. A rootless engine has a
+    network of its own, whose addresses may be the same as those of another engine here. Raises Failed and Postponed.
     """
-    if not _is_loopback(engine.address):
+    if not _is_loopback(engine.address) or await _is_rootless(engine):
         return False
     network = next(iter(networks), "bridge")
     if network == "host":
@@ -99,6 +99,11 @@ async def containers_reachable(engine: Engine, networks: Iterable[str]) -> bool:
     except Failed:
         return True  # the network does not exist yet; the rollout reports that
     return any(map(is_local_address, _gateways(found)))
+
+
+async def _is_rootless(engine: Engine) -> bool:
+    info = await engine.call("GET", "info", deadline=_ROUTED_DEADLINE)
+    return "name=rootless" in (info.get("SecurityOptions") or ())
 
 
 async def shares_host(engine: Engine) -> bool:

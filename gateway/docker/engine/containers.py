@@ -13,12 +13,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import orjson
+import structlog
 
 from gateway.docker.engine import api_version, images, logs, networks
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, are_significant, own_labels
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
 from gateway.single_flight import SingleFlight
+
+_LOG = structlog.get_logger()
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
 _CHECK_RUNS = 3  # of the health check to show
@@ -243,6 +246,8 @@ async def create(engine: Engine, name: str, body: dict[str, Any], endpoints: dic
     sent = api_version.create_body(body, await engine.speaks())
     created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=sent)
     container_id = str(created["Id"])
+    if warnings := created.get("Warnings"):  # such as a limit that this host cannot set
+        _LOG.warning("The engine made a container with less than was asked for", container=name, warnings=warnings)
     # Before API 1.44 the engine accepts only one network at creation.
     for network, endpoint in list(endpoints.items())[1:]:
         await networks.connect(engine, network, container_id, endpoint)

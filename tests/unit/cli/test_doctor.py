@@ -65,6 +65,19 @@ def test_beside_the_service_of_the_machine_what_only_its_settings_tell_is_not_lo
     assert not {"settings", "data directory", "master key", "database", "public URL"} & set(found)
 
 
+@pytest.mark.parametrize(
+    ("facts", "warns"),
+    [
+        ({"CgroupDriver": "cgroupfs", "MemoryLimit": True}, False),
+        ({}, False),
+        ({"CgroupDriver": "none", "MemoryLimit": True}, True),
+        ({"CgroupDriver": "systemd", "MemoryLimit": False}, True),
+    ],
+)
+def test_an_engine_that_sets_no_limits_is_warned_of(facts: Mapping[str, Any], *, warns: bool) -> None:
+    assert [one.status for one in engine._limits(facts)] == [Status.WARNING] * warns  # noqa: SLF001
+
+
 def test_a_wrong_value_is_not_printed(tmp_path: Path) -> None:
     _, findings = host.read_settings({"GATEWAY_DATA_DIR": str(tmp_path), "GATEWAY_BODY_LIMIT": "hunter2"})
     assert "hunter2" not in repr(findings)
