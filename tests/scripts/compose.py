@@ -171,12 +171,16 @@ async def both(docker: Docker, directory: Path, registry: PrivateRegistry, since
     stack = Stack(folder, ())
     say(f"Docker Compose {await stack('version', '--short')}", since)
     try:
+        began = monotonic()
         await stack.shell(steps())
         await until(answers)
         key = await stack("exec", "-T", "gateway", "gateway", "keys", "create", "laptop")
         assert key, "no key"
         say("with the socket: it serves", since)
         await deploys(stack, registry, "v1", "v2", creates=True)
+        # With a key, an application, its first deployment, a webhook and the push.
+        count, took = len(steps().splitlines()) + 5, monotonic() - began
+        say(f"from nothing to a first push deployed: {count} commands, {took / 60:.1f} minutes", since)
         await doctor(stack)
         say("with the socket: the push of v2 arrived, and v2 serves", since)
 

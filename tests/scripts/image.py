@@ -16,7 +16,7 @@ import orjson
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.cli.demo.registry import private_registry
+from gateway.cli.demo.registry import NotificationEndpoint, PrivateRegistry, private_registry
 from gateway.version import VERSION
 from tests.scripts import debian
 from tests.scripts.debian import ROOT, run
@@ -39,6 +39,9 @@ class Docker:
 
     async def __call__(self, *words: str) -> str:
         return await run("docker", *words, environment=self._environment)
+
+    async def shell(self, text: str) -> str:
+        return await run("sh", "-euc", text, environment=self._environment)
 
 
 class Podman:
@@ -158,42 +161,65 @@ async def main() -> None:
             await asyncio.to_thread(SBOM.write_text, sbom, encoding="utf-8")
             say(f"its labels, user and health check are there, and an SBOM of {check_sbom(sbom)} packages", since)
             async with private_registry(directory / "registry", free_port()) as registry:
-                await deploys(docker, engine, f"{registry.address}/app:v1")
-    say("it runs the gateway, healthy, which has deployed an application", since)
+                await deploys(docker, engine, registry)
+    say("it runs the gateway, healthy, which has deployed a push", since)
 
 
-async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
-    """Run the image as compose.yaml does, and let it deploy something."""
+def printed() -> str:
+    """Return the command of docs/container.md that runs the image alone."""
+    page = (ROOT / "docs/container.md").read_text(encoding="utf-8")
+    return page[
+        page.index("    docker run -d --name pushdeploy") : page.index("    docker exec pushdeploy gateway apps")
+    ]
+
+
+async def deploys(docker: Docker, engine: PrivateEngine, registry: PrivateRegistry) -> None:
+    """Run the image as docs/container.md says, and let the webhook of a push arrive there."""
+    port, name, began = free_port(), f"{registry.address}/app:latest", monotonic()
     await push(Image("v1"), name)
-    port, group = free_port(), str((await asyncio.to_thread(engine.socket.stat)).st_gid)
-    await docker(
-        "run", "-d", "--name", "gateway", "--network", "host", "--group-add", group, "--cap-drop", "ALL",
-        "--read-only", "--tmpfs", "/tmp", "--health-interval", "1s",
-        "-v", f"{engine.socket}:/var/run/docker.sock",
-        "-e", f"GATEWAY_LISTEN=127.0.0.1:{port}", "-e", "GATEWAY_STABLE_WINDOW=0.5", "pushdeploy",
-    )  # fmt: skip
+    command = (
+        printed().replace("8080", str(port)).replace("stat -c %g /var/run/docker.sock", f"stat -c %g {engine.socket}")
+    )
+    command = command.replace("-v /var/run/docker.sock:", f"-v {engine.socket}:")
+    # The seconds are the test's.
+    command = command.replace("docker run", "docker run --health-interval 1s -e GATEWAY_STABLE_WINDOW=0.5")
+    await docker.shell(command)
 
     async def ready() -> bool | None:
         try:
-            await docker("exec", "gateway", "gateway", "keys", "list", "--json")
+            await docker("exec", "pushdeploy", "gateway", "keys", "list", "--json")
         except RuntimeError:
-            if await docker("inspect", "-f", "{{.State.Running}}", "gateway") != "true":
-                raise RuntimeError(await docker("logs", "gateway")) from None
+            if await docker("inspect", "-f", "{{.State.Running}}", "pushdeploy") != "true":
+                raise RuntimeError(await docker("logs", "pushdeploy")) from None
             return None
         return True
 
     async def healthy() -> bool | None:
-        return True if await docker("inspect", "-f", "{{.State.Health.Status}}", "gateway") == "healthy" else None
+        state = await docker("inspect", "-f", "{{.State.Health.Status}}", "pushdeploy")
+        return True if state == "healthy" else None
 
     await until(ready)
-    await until(healthy)
-    assert await docker("exec", "gateway", "id", "-u") != "0"
-    await docker("exec", "gateway", "gateway", "apps", "create", "app", name)
-    out = await docker("exec", "gateway", "gateway", "deploy", "app", "--follow", "--json")
+    await docker("exec", "pushdeploy", "gateway", "apps", "create", "app", name)
+    out = await docker("exec", "pushdeploy", "gateway", "deploy", "app", "--follow", "--json")
     assert orjson.loads(out)["state"] == "succeeded", out
+    made = orjson.loads(await docker("exec", "pushdeploy", "gateway", "webhooks", "create", "distribution", "--json"))
+    await registry.stop()
+    headers = {made["header"]: [f"Bearer {made['secret']}"]}
+    registry.endpoints = [NotificationEndpoint(f"http://127.0.0.1:{port}{made['path']}", headers)]
+    await registry.start()
+    digest = await push(Image("v2"), name)
+
+    async def deployed() -> bool | None:
+        found = orjson.loads(await docker("exec", "pushdeploy", "gateway", "deployments", "list", "app", "--json"))
+        return (found[0]["digest"], found[0]["state"]) == (digest, "succeeded") or None
+
+    await until(deployed)
+    say(f"from nothing to a first push deployed: 5 commands, {(monotonic() - began) / 60:.1f} minutes", began)
+    await until(healthy)
+    assert await docker("exec", "pushdeploy", "id", "-u") != "0"
     assert await docker("inspect", "-f", "{{.State.Running}}", "app") == "true"
-    await docker("stop", "-t", "30", "gateway")
-    assert await docker("inspect", "-f", "{{.State.ExitCode}}", "gateway") == "0"
+    await docker("stop", "pushdeploy")
+    assert await docker("inspect", "-f", "{{.State.ExitCode}}", "pushdeploy") == "0"
 
 
 if __name__ == "__main__":

@@ -74,6 +74,15 @@ class Host:
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/root/wheels"}
         return await self._machine.sh(f"cd {_HOME}\n{script}", **offline)
 
+    async def sh_of_user(self, script: str) -> str:
+        """Run a script as an ordinary user of the group docker would type it."""
+        offline = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/home/wheels"
+        typed = f"{offline}\ncd ~/checkout; PATH=~/pushdeploy/bin:$PATH\n{script}"
+        return await self.sh(f"runuser -l somebody -c 'bash -eu' <<'END'\n{typed}\nEND")
+
+    async def is_ready(self) -> bool | None:
+        return await self.sh("curl --silent --fail http://127.0.0.1:8080/readyz || true") != "" or None
+
     async def boot_again(self) -> None:
         await self._machine.halt()
         await self._machine.boot()
@@ -136,6 +145,31 @@ def printed(begins: str, ends: str) -> list[str]:
     text = _PAGE.read_text(encoding="utf-8")
     part = text[text.index(begins) : text.index(ends)]
     return [line.strip().split("  # ")[0].rstrip() for line in re.findall(r"^    (.+)$", part, re.MULTILINE)]
+
+
+async def tries_by_pip_alone(host: Host) -> None:
+    """From nothing to the first push that is deployed, as an ordinary user without a service."""
+    program = printed("**To look at it first,**", "**The program,**")
+    push = printed("**The first push.**", "With [a registry")
+    await host.sh("useradd --create-home --groups docker somebody; cp -r . /home/somebody/checkout")
+    await host.sh("chown -R somebody: /home/somebody; cp -r /root/wheels /home/wheels; chmod -R a+rX /home/wheels")
+    began = monotonic()
+    *installs, serves = program
+    await host.sh_of_user("\n".join(installs))
+    await host.sh(f"systemd-run --quiet --unit=terminal --uid=somebody bash -c '{serves}'")
+    try:
+        await until(host.is_ready, within=120)
+        *as_root, ask = [line for line in push if not line.startswith("gateway ")]
+        await host.sh("\n".join(as_root))
+        await host.sh_of_user("\n".join(line for line in push if line.startswith("gateway ")))
+        assert ask.startswith("curl "), ask
+        await host.serves("v2")
+        count, took = len(program) + len(push), monotonic() - began
+        host.say(f"by pip alone, from nothing to a first push deployed: {count} commands, {took / 60:.1f} minutes")
+        await host.sh_of_user("gateway apps delete web --yes --follow; gateway demo registry --stop")
+    finally:
+        await host.sh("systemctl stop terminal")
+    await host.sh("userdel --remove somebody; rm -r /home/wheels")
 
 
 async def installs(host: Host) -> None:
@@ -293,7 +327,7 @@ async def is_uninstalled(host: Host) -> None:
 
 
 SCENES = (
-    installs, is_closed, restarts, finishes_a_rollout_when_it_stops, puts_back_what_does_not_finish,
+    tries_by_pip_alone, installs, is_closed, restarts, finishes_a_rollout_when_it_stops, puts_back_what_does_not_finish,
     comes_back_after_a_crash, says_that_its_database_is_missing, says_that_a_setting_is_wrong,
     says_that_its_key_is_missing, says_that_its_engine_is_missing, starts_with_the_machine, is_uninstalled,
 )  # fmt: skip
