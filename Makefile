@@ -31,6 +31,7 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Debian starts the registry at once, for everybody, at the port that the demonstration has.
 .PHONY: debian
 debian:
 	@missing=$$(for package in $(DEBIAN); do \
@@ -38,7 +39,8 @@ debian:
 	if [ -n "$$missing" ]; then \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	        echo "Installing Debian packages:" $$missing; \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null || exit; \
+	        case "$$missing" in *docker-registry*) test ! -d /run/systemd/system || systemctl --quiet disable --now docker-registry;; esac; \
 	    else \
 	        echo "Please install:" $$missing >&2; \
 	    fi; \
