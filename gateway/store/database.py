@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from random import random
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import asyncpg
 import asyncpg.pool
@@ -27,8 +27,10 @@ if TYPE_CHECKING:  # only the stubs have generic types
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     _Lent: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    _Plain: TypeAlias = asyncpg.Connection[asyncpg.Record]
 else:
     Connection, Pool, _Lent = asyncpg.Connection, asyncpg.Pool, asyncpg.pool.PoolConnectionProxy
+    _Plain = asyncpg.Connection
 
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
 _ACQUIRE_DEADLINE = 10.0  # seconds
@@ -36,6 +38,29 @@ _ASK_AGAIN = 0.05  # seconds until another connection may be free
 _PAUSES = (0.02, 0.1, 0.3)  # seconds, at most, before a transaction is repeated
 
 _T = TypeVar("_T")
+
+
+# What asyncpg asks about a type that it does not know, on each connection again. Its own query is recursive, and takes
+# the server eight times as long; but the schema has no types of its own but enums, and arrays.
+_TYPES = """
+    SELECT t.oid, n.nspname AS ns, t.typname AS name, t.typtype AS kind, NULL::oid AS basetype,
+           CASE WHEN e.oid IS NOT NULL THEN t.typelem ELSE 0 END AS elemtype, e.typdelim AS elemdelim,
+           NULL::oid AS range_subtype, NULL::oid[] AS attrtypoids, NULL::text[] AS attrnames, 0 AS depth,
+           NULL::text AS basetype_name, e.oid::regtype::text AS elemtype_name, NULL::text AS range_subtype_name
+      FROM pg_catalog.pg_type t
+      JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+      LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typlen = -1
+     WHERE t.oid = ANY($1::oid[]) OR t.oid IN (SELECT typelem FROM pg_catalog.pg_type WHERE oid = ANY($1::oid[]))
+     ORDER BY e.oid IS NOT NULL  -- an array after its elements
+"""
+
+
+class _Connection(_Plain):
+    """A connection that knows the types of the schema quickly. No others: domains, ranges and rows of tables."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._intro_query = _TYPES
 
 
 class _Share:
@@ -96,11 +121,13 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
             url,
             min_size=1,
             max_size=size,
+            connection_class=_Connection,
             init=_prepare,
             reset=_leave_as_is,
             command_timeout=_COMMAND_TIMEOUT,
             timeout=10,
-            server_settings={"application_name": name},
+            # Nothing here is worth compiling, and asyncpg would switch it off and on around each question about a type.
+            server_settings={"application_name": name, "jit": "off"},
         )
     except Exception as error:
         if isinstance(error, ValueError):  # its text may contain the password
