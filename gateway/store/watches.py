@@ -1,11 +1,12 @@
 """Monitor windows: a new version is monitored for a while after its rollout."""
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
-from gateway.store.engines import AT_SERVERS, Place
+from gateway.store.engines import Place
 
 # A newer deployment, queued or running, replaces what is monitored or is about to; not one that a release holds up.
 _UNTOUCHED = """
@@ -42,36 +43,22 @@ async def shorten_watches(connection: Connection) -> None:
     await connection.execute("UPDATE watches SET until = now() + length WHERE until > now() + length")
 
 
-async def select_watches(
-    connection: Connection, engine_id: str, server_ids: Sequence[str | None]
-) -> list[MonitorWindow]:
-    """Return the open windows on the engine at these servers: two engines may have the same id."""
+async def select_watches(connection: Connection) -> dict[Place, list[MonitorWindow]]:
+    """Return the open windows of all engines, by where they are."""
     rows = await connection.fetch(
         f"""
-        SELECT w.application_id, w.deployment_id, d.kind, w.object_id, w.restarts, w.until
+        SELECT a.engine_id, a.server_id, w.application_id, w.deployment_id, d.kind, w.object_id, w.restarts, w.until
           FROM watches w
           JOIN applications a USING (application_id)
           JOIN deployments d USING (deployment_id)
-         WHERE a.engine_id = $1 AND {AT_SERVERS}
-           AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
-        """,  # noqa: S608 - a constant
-        engine_id,
-        [server_id or "" for server_id in server_ids],
-    )
-    return [MonitorWindow(**{**row, "kind": Kind(row["kind"])}) for row in rows]
-
-
-async def select_places(connection: Connection) -> set[Place]:
-    """Return where windows are open."""
-    rows = await connection.fetch(
-        f"""
-        SELECT DISTINCT a.engine_id, a.server_id
-          FROM watches w
-          JOIN applications a USING (application_id)
          WHERE a.engine_id IS NOT NULL AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
         """  # noqa: S608 - a constant
     )
-    return {Place(*row) for row in rows}
+    found: defaultdict[Place, list[MonitorWindow]] = defaultdict(list)
+    for engine_id, server_id, application_id, deployment_id, kind, object_id, restarts, until in rows:
+        window = MonitorWindow(application_id, deployment_id, Kind(kind), object_id, restarts, until)
+        found[Place(engine_id, server_id)].append(window)
+    return found
 
 
 async def delete_watch(connection: Connection, application_id: str) -> None:

@@ -7,6 +7,7 @@ and when there is no previous version, an alert is sent and nothing else is done
 
 import asyncio
 import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ from gateway.queue import enqueue
 from gateway.store import applications, deployments, outbox, releases, soaks, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
+from gateway.store.engines import Place
 from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.metrics import TROUBLES
 
@@ -56,13 +58,23 @@ class RolloutMonitor:
         self._vault = vault
         self._timeouts = timeouts
         self._alerts = alerts
+        self._open: Mapping[Place, Sequence[MonitorWindow]] = {}
         self._monitored: dict[str, _Monitored] = {}
 
-    async def check_windows(self, reached: ReachedEngine) -> None:
-        """Check each window that is open on the engine once."""
+    async def find_open(self) -> Collection[Place]:
+        """Find the open windows, once for all engines; return where they are."""
         async with statement(self._pool) as connection:
-            windows = await watches.select_watches(connection, reached.identity.engine_id, reached.server_ids)
+            self._open = await watches.select_watches(connection)
         self._drop_expired()
+        return self._open.keys()
+
+    async def check_windows(self, reached: ReachedEngine) -> None:
+        """Check once each window on the engine that was open when they were last asked for.
+
+        What is seen there counts only for a window that is still open then.
+        """
+        engine_id = reached.identity.engine_id
+        windows = [one for place in reached.server_ids for one in self._open.get(Place(engine_id, place), ())]
         at_once = asyncio.Semaphore(_MAX_CONCURRENT)
 
         async def one(window: MonitorWindow) -> None:

@@ -103,7 +103,7 @@ class Supervisor:
             self.context.traces = Traces(work_pool, settings)
         monitor = RolloutMonitor(work_pool, vault, timeouts, alerts)
         periodic_tasks = [
-            PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=self._finding(watches.select_places)),
+            PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=monitor.find_open),
             PeriodicTask(
                 "observation", OBSERVE_INTERVAL, StateMonitor(work_pool, vault, alerts).observe, on_events=True
             ),

@@ -17,6 +17,7 @@ from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
 from gateway.store import deployments, queue, watches
 from gateway.store.database import Pool, connect
+from gateway.store.engines import Place
 from gateway.store.migrate import migrate
 from gateway.worker.rollout_monitor import RolloutMonitor
 from gateway.worker.version_retention import prune_kept_versions
@@ -132,13 +133,13 @@ async def test_nothing_is_checked_while_a_newer_deployment_is_queued(app: Deploy
     await app.set(configuration=WATCHED)
     await pushes("v1")
     await app.ask(Kind.DEPLOY)
-    engine_id = (await app.engine.identify()).engine_id
+    place = Place((await app.engine.identify()).engine_id, None)
     async with app.pool.acquire() as connection, connection.transaction():
-        (watch,) = await _of(app, await watches.select_watches(connection, engine_id, [None]))
+        (watch,) = await _of(app, (await watches.select_watches(connection))[place])
         await queue.insert_deployment(
             connection, application_id=app.application_id, kind=Kind.STOP, forced=True, title="later"
         )
-        assert await _of(app, await watches.select_watches(connection, engine_id, [None])) == []
+        assert await _of(app, (await watches.select_watches(connection))[place]) == []
         assert not await watches.end_watch(connection, watch)
         await connection.execute("DELETE FROM deployments WHERE title = 'later'")
 
@@ -154,6 +155,7 @@ async def test_a_service_is_not_missing_while_the_engine_is_no_manager(app: Depl
     told = RecordedAlerts()
     lookout = RolloutMonitor(app.pool, VAULT, timeouts, told)
     for _ in range(3):
+        assert await lookout.find_open()
         await lookout.check_windows(ReachedEngine(app.engine, await app.engine.identify(), [None]))
     assert (await watched(app) is not None, told) == (True, [])
     await app.pool.execute("DELETE FROM watches WHERE application_id = $1", app.application_id)
