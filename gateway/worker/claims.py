@@ -1,6 +1,7 @@
-"""Claim deployments for all engines that this gateway reaches: one transaction for a batch of them.
+"""Claim deployments for all engines that this gateway reaches: one statement for a batch of them.
 
-What it costs grows with what is due, not with the number of engines.
+What it costs grows with what is due, not with the number of engines. What is found due may change before it is claimed:
+the claim itself looks again.
 """
 
 from collections.abc import Callable, Collection
@@ -12,7 +13,7 @@ from gateway.store.database import Connection
 from gateway.store.leases import Due
 
 _PAGE = 500  # due deployments to look at in one statement
-MOST = 64  # claims in one transaction
+MOST = 64  # claims in one statement
 
 
 async def claim(
@@ -31,13 +32,12 @@ async def claim(
     unavailable. Returns nothing where a newer release of the gateway has migrated the database.
     """
     while True:
-        async with connection.transaction():
-            if await migrate.select_newer(connection) is not None:
-                return []
-            chosen = await _choose(connection, owner, choose, running_ids, most)
-            if not chosen:
-                return []
-            found = await leases.claim_deployments(connection, owner, chosen, timedelta(seconds=lease))
+        if await migrate.select_newer(connection) is not None:
+            return []
+        chosen = await _choose(connection, owner, choose, running_ids, most)
+        if not chosen:
+            return []
+        found = await leases.claim_deployments(connection, owner, chosen, timedelta(seconds=lease))
         claimed = [one for one in found if one is not None]
         if claimed or not found:
             return claimed
