@@ -14,8 +14,9 @@ from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN, Place
 from gateway.store.queue import INHERIT_RELEASE
 
-#: takeovers after which a deployment is suspected to end its gateways
+#: takeovers after which a deployment whose gateway ended is suspected to end its gateways
 SUSPECT = 2
+_TOGETHER = 32  # suspects that a gateway runs at once
 
 #: whether the queued deployment `d`, which belongs to no release, waits for one: it goes first, or is being gathered
 HELD = """
@@ -38,8 +39,8 @@ class Due:
     waited: timedelta
     #: whether its owner fell silent
     silent: bool
-    #: whether it may be what ends its gateways
-    suspect: bool
+    #: how many suspects the gateway may begin, this one and those before it included; None for no suspect
+    room: int | None
 
 
 # Asked once in a statement: mostly there is no release and no group, and nothing is asked for each deployment.
@@ -47,18 +48,28 @@ _ANY_HELD = """
     EXISTS (SELECT FROM release_members WHERE open) OR EXISTS (SELECT FROM group_members WHERE gathers)
 """
 
+
+# A gateway that is killed leaves many deployments, and mostly none of them was the cause: so suspects run together. One
+# whose next gateway ends too then runs beside no other suspect, before the takeover after which it is only put back.
+# The claim counts the takeover, so what runs has one more than when it was due.
+def _running(least: int) -> str:
+    return f"""
+        SELECT FROM deployments r
+         WHERE r.status = 'running' AND r.claimed_by = $1 AND r.lease_until >= now() AND r.takeovers >= {least}
+    """
+
+
+_ROOM = f"""
+    (
+        CASE WHEN d.takeovers > {SUSPECT} OR EXISTS ({_running(SUSPECT + 2)}) THEN 1 ELSE {_TOGETHER} END
+      - (SELECT count(*) FROM ({_running(SUSPECT + 1)}) AS suspects)
+    )
+"""  # noqa: S608 - constants
+
 # What is due: an expired lease, or a queued deployment whose time has come while nothing of its application runs. If
 # the next attempt is further in the future than its wait was long, the clock was set back, and the deployment is due.
 _SILENT = f"""
-    d.status = 'running' AND d.lease_until < now()
-    AND (
-            d.takeovers < {SUSPECT}
-         OR NOT EXISTS (
-                SELECT FROM deployments r
-                 WHERE r.status = 'running' AND r.claimed_by = $1 AND r.takeovers >= {SUSPECT}
-                   AND r.lease_until >= now()
-            )
-        )
+    d.status = 'running' AND d.lease_until < now() AND (d.takeovers < {SUSPECT} OR {_ROOM} > 0)
 """
 _WAITING = """
     d.status = 'queued' AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
@@ -75,15 +86,16 @@ async def select_due(connection: Connection, owner: str, *, limit: int, offset: 
     """
     rows = await connection.fetch(
         f"""
-        SELECT due.deployment_id, a.engine_id, a.server_id, due.waited, due.silent, due.suspect
+        SELECT due.deployment_id, a.engine_id, a.server_id, due.waited, due.silent, due.room
           FROM (
                SELECT d.deployment_id, d.application_id, d.takeovers, d.next_attempt_at, d.created_at,
-                      now() - d.lease_until AS waited, true AS silent, d.takeovers >= {SUSPECT} AS suspect
+                      now() - d.lease_until AS waited, true AS silent,
+                      CASE WHEN d.takeovers >= {SUSPECT} THEN {_ROOM} END AS room
                  FROM deployments d
                 WHERE {_SILENT}
                UNION ALL
                SELECT d.deployment_id, d.application_id, d.takeovers, d.next_attempt_at, d.created_at,
-                      now() - least(d.next_attempt_at, now()), false, false
+                      now() - least(d.next_attempt_at, now()), false, NULL
                  FROM deployments d
                 WHERE {_WAITING} AND (d.release_id IS NOT NULL OR NOT (SELECT {_ANY_HELD}) OR NOT {HELD})
                ) AS due
@@ -105,7 +117,7 @@ async def claim_deployments(
 
     A row that cannot be read is ended, and None stands for it.
     What is due was not held up: a release that begins meanwhile takes the queued deployments of its members with it.
-    A gateway claims one suspect at a time: the caller chooses at most one. The lock of the application's queue is taken
+    Of the suspects, the caller chooses no more than there is room for. The lock of the application's queue is taken
     too; a locked one is skipped.
     """
     rows = await connection.fetch(

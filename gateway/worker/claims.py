@@ -48,15 +48,15 @@ async def _choose(
 ) -> dict[str, str]:
     """Return the engines of the deployments to claim, of the first that can be claimed here."""
     chosen: dict[str, str] = {}
-    suspected = False
+    suspects = 0
     for offset in range(0, 1_000_000, _PAGE):
         page = await leases.select_due(connection, owner, limit=_PAGE, offset=offset)
         for due in page:
-            if due.deployment_id in running_ids or (due.suspect and suspected):
+            if due.deployment_id in running_ids or (due.room is not None and due.room <= suspects):
                 continue
             if (engine_id := choose(due)) is not None:
                 chosen[due.deployment_id] = engine_id
-                suspected = suspected or due.suspect
+                suspects += due.room is not None
             if len(chosen) >= most:
                 return chosen
         if chosen or len(page) < _PAGE:

@@ -96,47 +96,72 @@ async def test_each_takeover_in_a_row_is_counted(web: Web, first: Deployment) ->
     assert again.takeovers == 0
 
 
-async def test_of_those_that_may_have_ended_their_gateways_one_runs_at_a_time_the_least_suspect_first(
-    web: Web, first: Deployment
-) -> None:
-    await fall_silent(web, takeovers=4)
-    for name, takeovers in (("second", 2), ("third", 0)):
+async def add_silent(web: Web, takeovers: dict[str, int]) -> None:
+    """Add applications, each with a deployment whose owner fell silent, after so many takeovers."""
+    for name, number in takeovers.items():
         await web.mutate("application.create", name=name, applicationId=name, dockerImage="acme/web")
         await web.mutate("application.deploy", applicationId=name)
-        async with web.pool.acquire() as connection:
-            await connection.execute(
-                "UPDATE deployments SET status = 'running', takeovers = $2, lease_until = now() - interval '1 second'"
-                " WHERE application_id = $1",
-                name,
-                takeovers,
-            )
+        await web.pool.execute(
+            "UPDATE deployments SET status = 'running', takeovers = $2, lease_until = now() - interval '1 second'"
+            " WHERE application_id = $1",
+            name,
+            number,
+        )
+
+
+async def claim_batch(web: Web, owner: str, held: tuple[str, ...] = ()) -> list[str]:
+    async with web.pool.acquire() as connection:
+        found = await claims.claim(connection, owner=owner, choose=lambda _: ENGINE, running_ids=held, lease=9)
+    return sorted(one.application_id for one in found)
+
+
+async def test_what_ended_four_gateways_runs_beside_no_other_suspect(web: Web, first: Deployment) -> None:
+    await fall_silent(web, takeovers=3)
+    await add_silent(web, {"second": 2, "third": 0})
     claimed = [await claim(web, "owner", lease=9) for _ in range(3)]
     assert [one and one.application_id for one in claimed] == ["third", "second", None]
     elsewhere = await claim(web, "another", lease=9)
     assert elsewhere is not None
     assert elsewhere.application_id == first.application_id
+    await add_silent(web, {"fourth": 2, "fifth": 3})
+    assert await claim(web, "another", lease=9) is None
+    beside = await claim(web, "owner", lease=9)
+    assert beside is not None
+    assert beside.application_id == "fourth"
 
 
-async def test_a_batch_has_the_next_of_all_applications_and_one_suspect(web: Web, first: Deployment) -> None:
-    for name, takeovers in (("second", 2), ("third", 3), ("fourth", 0), ("fifth", 0)):
-        await web.mutate("application.create", name=name, applicationId=name, dockerImage="acme/web")
-        await web.mutate("application.deploy", applicationId=name)
-        if takeovers:
-            await web.pool.execute(
-                "UPDATE deployments SET status = 'running', takeovers = $2, lease_until = now() - interval '1 second'"
-                " WHERE application_id = $1",
-                name,
-                takeovers,
-            )
-    async with web.pool.acquire() as connection:
-        found = await claims.claim(
-            connection, owner="owner", choose=lambda _: ENGINE, running_ids=(first.deployment_id,), lease=9
-        )
-        again = await claims.claim(connection, owner="owner", choose=lambda _: ENGINE, running_ids=(), lease=9)
-    assert sorted(one.application_id for one in found) == ["fifth", "fourth", "second"]
-    assert [one.application_id for one in again] == [first.application_id]
+async def test_a_batch_has_the_next_of_all_applications_and_the_suspects_that_may_run_together(
+    web: Web, first: Deployment
+) -> None:
+    await add_silent(web, {"second": 2, "third": 3, "fourth": 2, "fifth": 0})
+    await web.mutate("application.create", name="sixth", applicationId="sixth", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="sixth")
+    assert await claim_batch(web, "owner", held=(first.deployment_id,)) == ["fifth", "fourth", "second", "sixth"]
+    assert await claim_batch(web, "owner") == [first.application_id]
+    assert await claim_batch(web, "another") == ["third"]
     bound = await web.pool.fetch("SELECT application_id FROM applications WHERE engine_id = $1", ENGINE)
-    assert sorted(row["application_id"] for row in bound) == ["app", "fifth", "fourth", "second"]
+    assert sorted(row["application_id"] for row in bound) == ["app", "fifth", "fourth", "second", "sixth", "third"]
+
+
+async def test_a_gateway_runs_so_many_suspects_together_and_leaves_the_others(web: Web, first: Deployment) -> None:
+    names = [f"one-{number:02}" for number in range(34)]
+    await web.pool.execute(
+        "INSERT INTO applications (application_id, name, app_name, docker_image, environment_id)"
+        " SELECT name, name, name, 'acme/web', (SELECT environment_id FROM environments LIMIT 1)"
+        " FROM unnest($1::text[]) AS name",
+        names,
+    )
+    await web.pool.execute(
+        "INSERT INTO deployments (application_id, kind, forced, title, reference, status, takeovers, started_at,"
+        " lease_until, claimed_by, epoch) SELECT name, 'deploy', false, '', 'acme/web', 'running', 2, now(),"
+        " now() - interval '1 second', 'killed', 1 FROM unnest($1::text[]) AS name",
+        names,
+    )
+    held = (first.deployment_id,)
+    together = await claim_batch(web, "owner", held)
+    assert len(together) == 32
+    assert await claim_batch(web, "owner", held) == []
+    assert await claim_batch(web, "another", held) == sorted({*names} - {*together})
 
 
 async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web: Web, first: Deployment) -> None:
