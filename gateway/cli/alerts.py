@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli._completion import complete_files, names_of
-from gateway.cli._lists import Columns, id_in, show_rows
+from gateway.cli._lists import Columns, id_in, show_rows, time_in
 from gateway.cli._runner import (
     command,
     connect,
@@ -166,9 +166,11 @@ _ALERTS: Columns = {
 _DELIVERIES: Columns = {
     "ID": id_in("alertDeliveryId"),
     "ALERT": itemgetter("alertName"),
+    "APPLICATION": itemgetter("applicationName"),
     "EVENT": itemgetter("title"),
     "STATE": itemgetter("state"),
     "ATTEMPTS": itemgetter("attempts"),
+    "QUEUED": time_in("queuedAt"),
     "ERROR": lambda one: one["error"] or "",
 }
 

@@ -55,7 +55,9 @@ async def select_waits(connection: Connection, deployments: Sequence[Deployment]
         SELECT d.deployment_id, coalesce(l.position, 1) - 1 AS before,
                (SELECT r.deployment_id
                   FROM deployments r
-                 WHERE r.application_id = d.application_id AND r.status = 'running') AS behind,
+                 WHERE r.application_id = d.application_id AND r.status = 'running'
+                   AND r.deployment_id <> d.deployment_id  -- which may have been claimed meanwhile
+               ) AS behind,
                ARRAY(SELECT v.name FROM gate_verdicts v
                       WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown'
                       ORDER BY v.name) AS gates,

@@ -41,3 +41,17 @@ async def test_a_position_counts_those_before_that_may_go_to_the_same_engine(web
         assert {name: wait.position - 1 for name, wait in waits.items()} == before
         assert await queue_position.select_wait(connection, found[7]) == waits["d8"]
         await filled.rollback()
+
+
+async def test_a_deployment_that_is_claimed_while_it_is_read_does_not_wait_for_itself(web: Web) -> None:
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="6fa")
+    async with web.pool.acquire() as connection:
+        (row,) = await connection.fetch("SELECT deployment_id FROM deployments")
+        queued = await deployments.select_deployment(connection, row["deployment_id"])
+        await connection.execute(
+            "UPDATE deployments SET status = 'running', claimed_by = 'g', lease_length = '1 min',"
+            " lease_until = now() + interval '1 min', started_at = now()"
+        )
+        wait = await queue_position.select_wait(connection, queued)
+    assert wait == queue_position.Wait(1, "a free slot on the engine")
