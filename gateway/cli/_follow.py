@@ -12,7 +12,7 @@ from gateway.cli._errors import CANCELLED, FAILED, SUPERSEDED, UNKNOWN
 from gateway.cli._progress import Progress
 from gateway.cli._runner import print_error, print_json, print_result
 from gateway.cli.deployments import print_outcome, step_line
-from gateway.model.errors import GatewayError, Throttled, Unavailable
+from gateway.model.errors import GatewayError, NotFound, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
@@ -86,7 +86,8 @@ class Followed:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what is known of it, again and again, until nobody rolls it out any more, which is printed.
 
-        `engine_away` tells for what engine it waits that does not answer. Raises Unavailable if its end stays unknown.
+        `engine_away` tells for what engine it waits that does not answer. Raises NotFound, and Unavailable if its end
+        stays unknown.
         """
         asks_at, away_since = self._clock() + _PATIENCE, None
         try:
@@ -110,11 +111,16 @@ class Followed:
             raise
 
     async def _select(self) -> dict[str, Any]:
-        """Return it as it is; a gateway that restarts, or has too much to do, is asked again. Raises Unavailable."""
+        """Return it as it is; a gateway that restarts, or has too much to do, is asked again.
+
+        Raises NotFound where it was deleted, Unavailable where it cannot be asked.
+        """
         until = self._clock() + _AWAY
         while True:
             try:
                 found: dict[str, Any] = await self._gateway.call(f"{self._kind}.one", {f"{self._kind}Id": self._of})
+            except NotFound:
+                raise
             except GatewayError as error:
                 if not isinstance(error, Unavailable | Throttled) or self._clock() > until:
                     raise Unavailable(f"{error}. How the {self._kind} ends is not known: {self._show}") from error

@@ -272,6 +272,23 @@ async def test_a_wait_that_is_interrupted_says_that_the_deployment_goes_on(web: 
     assert f"The deployment goes on. See how it ends: gateway deployments show {queued['deploymentId']}" in err.decode()
 
 
+async def test_following_a_deletion_ends_with_the_application(web: Web) -> None:
+    """Its deployments go with it."""
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    await web.pool.execute(  # where something may run of it
+        "INSERT INTO engines (engine_id, name, version, platform) VALUES ('x', 'x', '1', 'p');"
+        " UPDATE applications SET engine_id = 'x'"
+    )
+    following = asyncio.create_task(run_remote(web, "apps", "delete", "web", "--yes", "--follow"))
+
+    async def queued() -> bool | None:
+        return bool(await web.pool.fetchval("SELECT count(*) FROM deployments")) or None
+
+    await until(queued)
+    await web.pool.execute("DELETE FROM applications")
+    assert (await following)[:2] == (0, "done\n")
+
+
 async def test_what_keeps_a_wait_from_going_on_leaves_the_end_unknown(web: Web) -> None:
     """The key is revoked meanwhile: no outcome is claimed by the exit code."""
     await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
