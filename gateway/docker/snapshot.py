@@ -14,6 +14,7 @@ import orjson
 from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.engine.labels import (
+    ADOPTED_COPY,
     APPLICATION,
     DEPLOYMENT,
     DIGEST,
@@ -203,7 +204,8 @@ def _compare_with_desired(expected: ExpectedState, found: ObservedState) -> Obse
 def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str:
     """Return how the container or service differs from what the last deployment made, or ""."""
     owner = labels.get(APPLICATION)
-    if expected.as_adopted:
+    made_again = expected.digest is not None or labels.get(DEPLOYMENT) == ADOPTED_COPY
+    if expected.as_adopted and (owner is None or not made_again):
         return "" if owner is None else f"another {what} took the place of the one that was adopted"
     if owner != expected.application_id:
         return f"a {what} of somebody else is called {expected.app_name}"
@@ -216,10 +218,20 @@ def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str
     return ""
 
 
+def _is_labelled(labels: Mapping[str, str]) -> bool:
+    """Tell whether the gateway made it. What was adopted, or put back as it was adopted, may have no such label."""
+    return APPLICATION in labels
+
+
 def _image_drift(expected: ExpectedState, container: ListedContainer) -> str:
     # An image that was untagged by force has no digests any more.
     known = {*container.digests, container.image_id}
-    if expected.as_adopted or expected.digest is None or not container.digests or expected.digest in known:
+    if (
+        not _is_labelled(container.labels)
+        or expected.digest is None
+        or not container.digests
+        or expected.digest in known
+    ):
         return ""
     return f"it runs the image {container.image_id}, which is not {expected.digest}"
 
@@ -230,7 +242,7 @@ def _service_state(
     if drift := _drift(expected, service.labels, "service"):
         return ObservedState(State.DRIFTED, drift)
     made = service.spec["TaskTemplate"]["ContainerSpec"]
-    if not expected.as_adopted and expected.digest is not None and expected.digest not in made.get("Image", ""):
+    if _is_labelled(service.labels) and expected.digest is not None and expected.digest not in made.get("Image", ""):
         return ObservedState(
             State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}"
         )

@@ -61,7 +61,7 @@ class ExpectedState:
     desired: Desired
     #: the gateway restores the application when it is missing, stopped or changed
     heal: bool
-    #: it serves as it was adopted, without labels of the gateway
+    #: it serves as it was adopted: the original, without labels of the gateway, or a copy that the gateway made
     as_adopted: bool
     #: the deployment whose version serves, with its digest and specification
     deployment_id: str | None

@@ -31,6 +31,9 @@ BOOT = "gateway.boot"
 #: the id of the database that stores the application
 INSTALLATION = "gateway.installation"
 
+#: in place of a deployment's id: on a service that was created again as it was adopted
+ADOPTED_COPY = "adopted"
+
 #: the labels that identify a container of the gateway
 GATEWAY_LABELS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, BOOT, INSTALLATION})
 

@@ -16,7 +16,7 @@ import structlog
 from gateway.docker.container import ownership
 from gateway.docker.engine import log_driver, services
 from gateway.docker.engine.client import CALL_DEADLINE, Engine
-from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
+from gateway.docker.engine.labels import ADOPTED_COPY, APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Boot, Progress, Serving, Timeouts, Version
 from gateway.docker.swarm import convergence, file_secrets, preflight, spec
@@ -34,8 +34,6 @@ from gateway.model.registries import CredentialsProvider
 _LOG = structlog.get_logger()
 
 _MAX_RESENDS = 3  # of an update that the Swarm gave up without a failure
-# The deployment id on a recreated adopted service.
-_ADOPTED = "adopted"
 _ROLLBACK_DEADLINE = 45.0  # seconds to watch a rollback; the Swarm continues it afterwards
 # A rollback that is paused, or that left two tasks in a slot, is restarted after this long.
 _STALLED_AFTER = 3.0  # seconds
@@ -226,7 +224,7 @@ class ServiceRuntime:
         if self.previous is None or reference is None or reference.digest is None:
             _LOG.warning("The version that served before a service was changed is unknown", service=self._name)
             return False
-        version = Version(reference, Digest(reference.digest), self.previous.deployment_id or _ADOPTED, 0)
+        version = Version(reference, Digest(reference.digest), self.previous.deployment_id or ADOPTED_COPY, 0)
         await replace(self, application=self.previous.application)._send(version, service)  # noqa: SLF001 - its own
         return True
 
@@ -248,7 +246,7 @@ class ServiceRuntime:
         service = await self._find_service()
         if service is None or self._original(service) is not None:
             return False
-        known = {swap.deployment_id, (self.previous.deployment_id if self.previous else None) or _ADOPTED}
+        known = {swap.deployment_id, (self.previous.deployment_id if self.previous else None) or ADOPTED_COPY}
         return service.labels.get(DEPLOYMENT) not in known
 
     async def _wait_until_restored(self) -> None:

@@ -10,6 +10,7 @@ from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import Refused, free_port, until
 from gateway.docker import adoption
 from gateway.docker.engine import containers, images
+from gateway.docker.snapshot import observe, take_snapshot
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Conflict, NotFound
 from gateway.model.observations import State
@@ -84,6 +85,13 @@ async def test_an_adopted_container_that_is_no_longer_kept_is_recreated(host: Ho
     assert back.status is Status.SUCCEEDED, back.reason
     serving = await host.inspect()
     assert (serving["Image"], serving["Config"]["Env"]) == (found["Image"], found["Config"]["Env"])
+    identity = await host.engine.identify()
+    async with host.pool.acquire() as connection:
+        (expected,), _ = await observations.select_expected(
+            connection, identity.engine_id, [None], application_id=application.application_id
+        )
+    seen = observe(expected, await take_snapshot(host.engine, identity, {}))
+    assert (seen.state, seen.detail) == (State.RUNNING, "")
 
 
 async def test_an_adopted_container_is_put_back_when_the_first_version_fails(host: Host, pushes: Pushes) -> None:

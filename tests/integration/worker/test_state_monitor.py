@@ -12,7 +12,7 @@ from gateway.docker import snapshot
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
-from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC
+from gateway.docker.engine.labels import ADOPTED_COPY, APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC
 from gateway.docker.snapshot import ListedContainer, Snapshot, observe
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
@@ -98,6 +98,26 @@ def test_an_adopted_container_is_observed_without_labels() -> None:
     adopted = replace(EXPECTED, as_adopted=True, deployment_id=None, digest=None, spec_hash=None)
     assert observe(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
     assert observe(adopted, _there(UP)).state is State.DRIFTED
+    made_again = replace(UP, labels={**LABELS, DEPLOYMENT: ADOPTED_COPY})
+    assert observe(adopted, _there(made_again)).state is State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("labels", "state"),
+    [
+        ({}, State.RUNNING),  # the original, which was kept
+        (LABELS, State.RUNNING),  # it was no longer kept, so the rollback made it again
+        ({**LABELS, APPLICATION: "theirs"}, State.DRIFTED),
+        ({**LABELS, INSTALLATION: "theirs"}, State.DRIFTED),
+        ({**LABELS, DIGEST: "sha256:2"}, State.DRIFTED),
+        ({**LABELS, SPEC: "t"}, State.DRIFTED),
+    ],
+)
+def test_what_a_rollback_to_the_adopted_container_brought_is_no_drift(labels: dict[str, str], state: State) -> None:
+    back = replace(EXPECTED, as_adopted=True, deployment_id=None)
+    assert observe(back, _there(replace(UP, labels=labels))).state is state
+    other = replace(UP, labels=LABELS, digests=frozenset({"sha256:2"}))
+    assert observe(back, _there(other)).state is State.DRIFTED
 
 
 def test_an_application_in_other_hands_is_not_healed() -> None:
