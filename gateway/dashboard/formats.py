@@ -12,7 +12,7 @@ from gateway.model.reference import Reference
 #: stands where there is no value
 NOTHING = "\N{EN DASH}"
 
-AGO, NOW = "%(length)s ago", "now"
+AGO, LASTING, NOW = "%(length)s ago", "for %(length)s", "now"
 
 _SHORT = 12  # characters of a digest
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -35,14 +35,24 @@ def at(moment: datetime | str | None) -> Markup:
 
 def ago(moment: datetime | str | None, *, translate: Callable[[str], str]) -> Markup:
     """Return a time element that says how long ago it was."""
+    return _relative(moment, "ago", translate(AGO), translate(NOW))
+
+
+def lasting(moment: datetime | str | None, *, translate: Callable[[str], str]) -> Markup:
+    """Return a time element that says for how long something has been so since then."""
+    return _relative(moment, "lasting", translate(LASTING), translate(NOW))
+
+
+def _relative(moment: datetime | str | None, kind: str, text: str, now: str) -> Markup:
     if moment is None:
         return escape(NOTHING)
     moment = parse_moment(moment).astimezone(UTC)
     passed = datetime.now(UTC) - moment
-    return Markup('<time datetime="{}" class="ago" title="{}">{}</time>').format(
+    return Markup('<time datetime="{}" class="{}" title="{}">{}</time>').format(
         moment.isoformat(timespec="seconds"),
+        kind,
         f"{moment:%Y-%m-%d %H:%M:%S} UTC",
-        translate(AGO) % {"length": _largest(passed)} if passed >= timedelta(seconds=1) else translate(NOW),
+        text % {"length": _largest(passed)} if passed >= timedelta(seconds=1) else now,
     )
 
 

@@ -115,6 +115,7 @@ def templates(language: str = texts.ENGLISH) -> "jinja2.Environment":
     environment.filters.update(
         at=formats.at,
         ago=partial(formats.ago, translate=translate),
+        lasting=partial(formats.lasting, translate=translate),
         seconds=formats.seconds,
         setting=formats.setting,
         short_digest=formats.short_digest,

@@ -87,6 +87,7 @@ class Source:
     """
 
     name: str
+    title: str  # as people call the registry
     header: str | None
     header_value: str | None
     #: checks the proof; raises Unauthenticated

@@ -81,4 +81,12 @@ def _host(event: Part, data: Part, trust: Trust) -> str:
     return f"{registry[1]}.azurecr.io" if registry else ""
 
 
-SOURCE = Source("acr", header=_HEADER, header_value="Bearer {secret}", verify=verify, parse=parse, handshake=handshake)
+SOURCE = Source(
+    "acr",
+    title="Azure Container Registry",
+    header=_HEADER,
+    header_value="Bearer {secret}",
+    verify=verify,
+    parse=parse,
+    handshake=handshake,
+)

@@ -35,4 +35,4 @@ def _path(repository: Part) -> str:
     return (repository.text("repo_full_name") or apart).lower()
 
 
-SOURCE = Source("aliyun", header=None, header_value=None, verify=verify, parse=parse)
+SOURCE = Source("aliyun", title="Alibaba Cloud", header=None, header_value=None, verify=verify, parse=parse)

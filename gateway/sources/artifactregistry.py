@@ -103,6 +103,7 @@ def check(settings: Mapping[str, str]) -> None:
 
 SOURCE = Source(
     "artifactregistry",
+    title="Google Artifact Registry",
     header=_HEADER,
     header_value=None,
     verify=verify,

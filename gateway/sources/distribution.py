@@ -49,6 +49,7 @@ def _host(event: Part) -> str:
 
 SOURCE = Source(
     "distribution",
+    title="CNCF Distribution: registry:2, registry:3, your own",
     header=_HEADER,
     header_value="Bearer {secret}",
     verify=verify,

@@ -29,4 +29,6 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([event])
 
 
-SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse, response_deadline=9.0)
+SOURCE = Source(
+    "dockerhub", title="Docker Hub", header=None, header_value=None, verify=verify, parse=parse, response_deadline=9.0
+)

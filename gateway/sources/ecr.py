@@ -153,6 +153,7 @@ def _host(account: str, region: str) -> str:
 
 SOURCE = Source(
     "ecr",
+    title="Amazon ECR",
     header=_HEADER,
     header_value="{secret}",
     verify=verify,

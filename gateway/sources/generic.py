@@ -133,6 +133,7 @@ def check(settings: Mapping[str, str]) -> None:
 
 SOURCE = Source(
     "generic",
+    title="anything that posts JSON",
     header=_HEADER,
     header_value="Bearer {secret}",
     verify=verify,

@@ -45,4 +45,6 @@ def _host(body: Part, package: Part) -> str:
     return next((split_address(one.text("html_url"))[0] for one in addresses if one.text("html_url")), "")
 
 
-SOURCE = Source("gitea", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always_signed)
+SOURCE = Source(
+    "gitea", title="Gitea, Forgejo", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always_signed
+)

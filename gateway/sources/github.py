@@ -115,6 +115,7 @@ def _ignore_reason(body: Part, version: Part) -> str:
 
 SOURCE = Source(
     "github",
+    title="GitHub",
     header=_HEADER,
     header_value=None,
     verify=verify,

@@ -120,6 +120,7 @@ def check(settings: Mapping[str, str]) -> None:
 
 SOURCE = Source(
     "gitlab",
+    title="GitLab",
     header=_HEADER,
     header_value="{secret}",
     verify=verify,

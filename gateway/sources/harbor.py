@@ -67,4 +67,6 @@ def _ignore_reason(kind: str) -> str:
     return "" if kind.lower() in _PUSHES else f"not a push: {quote(kind)}"
 
 
-SOURCE = Source("harbor", header=_HEADER, header_value="{secret}", verify=verify, parse=parse, response_deadline=2.5)
+SOURCE = Source(
+    "harbor", title="Harbor", header=_HEADER, header_value="{secret}", verify=verify, parse=parse, response_deadline=2.5
+)

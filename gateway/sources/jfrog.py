@@ -76,6 +76,7 @@ def check(settings: Mapping[str, str]) -> None:
 
 SOURCE = Source(
     "jfrog",
+    title="JFrog Artifactory",
     header=_HEADER,
     header_value="{secret}",
     verify=verify,

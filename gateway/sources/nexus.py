@@ -49,6 +49,7 @@ def check(settings: Mapping[str, str]) -> None:
 
 SOURCE = Source(
     "nexus",
+    title="Nexus",
     header=_HEADER,
     header_value=None,
     verify=verify,

@@ -38,5 +38,12 @@ def _name(body: Part, trust: Trust) -> tuple[str, str]:
 
 
 SOURCE = Source(
-    "quay", header=None, header_value=None, verify=verify, parse=parse, always_accept=True, response_deadline=9.0
+    "quay",
+    title="Quay",
+    header=None,
+    header_value=None,
+    verify=verify,
+    parse=parse,
+    always_accept=True,
+    response_deadline=9.0,
 )

@@ -70,6 +70,7 @@ def _ignore_reason(event: Part, data: Part) -> str:
 
 SOURCE = Source(
     "zot",
+    title="zot",
     header=_HEADER,
     header_value="Bearer {secret}",
     verify=verify,

@@ -18,9 +18,11 @@ from gateway.model.applications import Application
 from gateway.model.configuration_diff import pending_changes
 from gateway.model.errors import GatewayError, RolloutError
 from gateway.model.reference import Reference
+from gateway.queue.enqueue import ADOPTED
 from gateway.store import applications, environments, serving, versions
 from gateway.store.database import statement, transaction
 from gateway.store.serving import Serving
+from gateway.store.versions import RanVersion
 
 _LINES = {"100": 100, "500": 500, "2000": 2000, "10000": 10_000}
 _DEPLOYMENTS = 100  # whose durations are shown
@@ -42,6 +44,7 @@ async def show(request: web.Request) -> web.Response:
     async with transaction(request.app[SHARE]) as connection:
         runs = await serving.select_serving_deployment(connection, application_id)
         stored = await applications.select_application(connection, context.vault, application_id)
+        serves_adopted = await versions.serves_adopted(connection, application_id)
         feeds = await serving.select_feeds(connection, application_id) if may(request, "webhook.all") else []
         is_movable = not live and may(request, "application.move") and request[SESSION].caller.grants is None
         places = await environments.select_first_places(connection, _MOST_PLACES) if is_movable else []
@@ -51,6 +54,7 @@ async def show(request: web.Request) -> web.Response:
         app=found,
         history=history,
         serving=runs,
+        serves_adopted=serves_adopted,
         labels=await _labels(request, stored, runs),
         feeds=feeds,
         places=places,
@@ -88,7 +92,11 @@ async def show_version(request: web.Request) -> web.Response:
     async with transaction(request.app[SHARE]) as connection:
         stored = await applications.select_application(connection, context.vault, application_id)
         stored, _ = await environments.resolve_variables(connection, context.vault, stored)
-        version = await versions.select_version(connection, context.vault, stored, deployment_id)
+        base = stored.adopted_spec
+        if deployment_id == ADOPTED and base is not None:
+            version = RanVersion(base.reference, stored.as_adopted())
+        else:
+            version = await versions.select_version(connection, context.vault, stored, deployment_id)
         runs = await versions.select_serving(connection, context.vault, stored)
     return page(
         request,
@@ -96,6 +104,7 @@ async def show_version(request: web.Request) -> web.Response:
         app=found,
         deployment_id=deployment_id,
         version=version.reference,
+        is_adopted=deployment_id == ADOPTED,
         now_runs=str(runs.reference) if runs is not None and runs.reference is not None else None,
         differences=[one for one in pending_changes(version.application, runs) if one.field != "dockerImage"],
     )

@@ -9,10 +9,10 @@ from aiohttp import web
 
 from gateway.api.context import SHARE
 from gateway.dashboard.formats import parse_moment
-from gateway.dashboard.procedures import call, call_if_allowed
+from gateway.dashboard.procedures import call, call_if_allowed, may
 from gateway.dashboard.rendering import page
 from gateway.model.deployments import Kind
-from gateway.store import serving
+from gateway.store import endpoints, serving
 from gateway.store.database import statement
 
 _WIDTH = 600.0  # of the timeline, in its own units
@@ -44,6 +44,9 @@ async def show(request: web.Request) -> web.Response:
         for one in found["deliveries"][:20]
         if (delivery := await call_if_allowed(request, "delivery.one", deliveryId=one)) is not None
     ]
+    senders = {one["endpointId"] for one in deliveries if one["endpointId"]} if may(request, "webhook.all") else set()
+    async with statement(request.app[SHARE]) as connection:
+        webhooks = await endpoints.select_endpoint_names(connection, senders) if senders else {}
     replaced = None
     if found["state"] == "succeeded" and found["kind"] in {Kind.DEPLOY, Kind.REDEPLOY, Kind.ROLLBACK}:
         async with statement(request.app[SHARE]) as connection:
@@ -57,6 +60,7 @@ async def show(request: web.Request) -> web.Response:
         one=found,
         app=app,
         deliveries=deliveries,
+        webhooks=webhooks,
         replaced=replaced,
         bars=timeline(parse_moment(found["createdAt"]), found["steps"], datetime.now(UTC)),
         width=_WIDTH,

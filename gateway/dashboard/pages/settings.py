@@ -14,13 +14,14 @@ _DELIVERIES = 5  # that the page of a webhook shows
 async def show_webhooks(request: web.Request) -> web.Response:
     """Show the webhooks, and the form for a new one."""
     rows, older = await call_page(request, "webhook.all", _PAGE)
+    by_title = sorted(SOURCES.values(), key=lambda source: source.title.casefold())
     return page(
         request,
         "webhooks.html",
         rows=rows,
         older=older,
-        sources=sorted(SOURCES),
-        explained={name: SOURCES[name].settings for name in sorted(SOURCES) if SOURCES[name].settings},
+        sources=by_title,
+        explained={one.title: one.settings for one in by_title if one.settings},
         public=public_address(request),
         local=is_local(public_address(request)),
     )

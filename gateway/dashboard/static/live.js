@@ -129,17 +129,18 @@
   // -- times
 
   const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const ago = (moment) => {
+  const relative = (moment, said) => {
     const passed = Math.floor((Date.now() - moment.getTime()) / 1000);
     if (passed < 1) return text("Now");
     const [size, unit] = units.find(([least]) => passed >= least);
-    return text("Ago").replace("{length}", Math.floor(passed / size) + " " + unit);
+    return text(said).replace("{length}", Math.floor(passed / size) + " " + unit);
   };
   const localTimes = () => {
     for (const shown of document.querySelectorAll("time[datetime]")) {
       const moment = new Date(shown.dateTime);
       const absolute = moment.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
-      const said = shown.classList.contains("ago") ? ago(moment) : absolute;
+      const kind = ["Ago", "Lasting"].find((one) => shown.classList.contains(one.toLowerCase()));
+      const said = kind ? relative(moment, kind) : absolute;
       if (shown.textContent !== said) shown.textContent = said;
       if (shown.title !== absolute) shown.title = absolute;
     }

@@ -344,6 +344,7 @@ def proven_by_a_key(request: Request, trust: Trust) -> None:
 
 PARTICULAR = Source(
     "particular",
+    title="Particular",
     header=None,
     header_value=None,
     verify=proven_by_a_key,

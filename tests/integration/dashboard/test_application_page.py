@@ -1,8 +1,11 @@
 """What the page of an application says of what runs, and what going back to a version would change."""
 
+from typing import Any
+
 import pytest
 
 from gateway.dashboard.image_labels import read_labels
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.api_keys import Permission
 from gateway.model.reference import Digest
 from gateway.store import applications, versions
@@ -63,6 +66,66 @@ async def test_a_way_back_says_what_it_changes_before_it_is_taken(visitor: Visit
     reader = await signed_in(web, Permission.READ)
     assert "/dashboard/call/" not in (await reader.get(f"{here}/back/{first}")).text.partition("<main")[2]
     assert (await visitor.get(f"{here}/back/unknown")).status == 404
+
+
+async def adopt(web: Web, *, is_service: bool = False) -> str:
+    """Return an application with what an engine reports of an adopted container or service."""
+    application_id = await web.application("acme/web:v1")
+    ports = {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}
+    found: dict[str, Any] = {
+        "Id": "c" * 64,
+        "Name": "/web",
+        "Config": {"Hostname": "c" * 12, "Env": ["TOKEN=hunter2"], "Labels": {}},
+        "HostConfig": {"NetworkMode": "default", "PortBindings": ports, "Binds": ["/srv:/data"], "Mounts": None},
+        "NetworkSettings": {"Networks": {}},
+        "Mounts": [],
+    }
+    if is_service:
+        found = {"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "acme/web:v1"}}}
+    image = f"docker.io/acme/web:v1@{OLD}"
+    base = AdoptedSpec(found, "c" * 64, image, "sha256:" + "d" * 64, is_service=is_service)
+    async with web.pool.acquire() as connection:
+        await applications.update_application(connection, VAULT, application_id, {"base": base.dump()})
+    return application_id
+
+
+async def test_the_page_shows_what_an_adopted_container_keeps(visitor: Visitor) -> None:
+    application_id = await adopt(visitor.web)
+    here = f"/dashboard/applications/{application_id}"
+    text = (await visitor.get(here)).text
+    for kept in ("TOKEN", "8080/tcp", "/data", "acme/web:v1"):
+        assert f"<code>{kept}</code>" in text
+    assert "hunter" not in text
+    for untrue in ("No variables.", "No port of it is published"):
+        assert untrue not in text
+    assert f"{here}/back/adopted" not in text, "it serves as it was adopted"
+    service = await adopt(visitor.web, is_service=True)
+    assert "that the service was adopted with" in (await visitor.get(f"/dashboard/applications/{service}")).text
+
+
+async def test_the_page_leads_back_to_what_was_adopted(visitor: Visitor) -> None:
+    application_id = await adopt(visitor.web)
+    here = f"/dashboard/applications/{application_id}"
+    await serve(visitor.web, application_id, NEW)
+    assert f"{here}/back/adopted" in (await visitor.get(here)).text
+    shown = await visitor.get(f"{here}/back/adopted")
+    assert str(OLD) in shown.text
+    sent = await visitor.call("application.rollback", applicationId=application_id, deploymentId="adopted")
+    queued, *_ = await visitor.web.query("deployment.all", applicationId=application_id)
+    assert sent.headers["Location"] == f"/dashboard/deployments/{queued['deploymentId']}"
+    assert (queued["kind"], queued["rollsBackTo"]) == ("rollback", None)
+    never_adopted = await visitor.web.application("acme/other:v1")
+    assert (await visitor.get(f"/dashboard/applications/{never_adopted}/back/adopted")).status == 404
+
+
+async def test_the_page_says_that_pushes_deploy_nothing_and_lets_them(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("acme/web:v1")
+    await visitor.web.mutate("application.update", applicationId=application_id, autoDeploy=False)
+    here = f"/dashboard/applications/{application_id}"
+    said = "Pushes do not deploy it"
+    assert said in (await visitor.get(here)).text
+    await visitor.call("application.update", here, applicationId=application_id, autoDeploy="true")
+    assert said not in (await visitor.get(here)).text
 
 
 async def test_what_serves_is_known_after_many_failures(visitor: Visitor) -> None:

@@ -220,3 +220,9 @@ def test_an_id_of_undecodable_bytes_identifies_a_delivery() -> None:
     body = b'{"name": "acme/web", "reference": "1"}'
     notification = SOURCES["zot"].parse(Request(headers, body), Trust("s", Domain("zot.example.com")))
     assert (notification.event_id or "").startswith("sha256:")
+
+
+def test_people_tell_the_registries_apart_by_their_titles() -> None:
+    titles = [source.title for source in SOURCES.values()]
+    assert all(titles)
+    assert len({title.casefold() for title in titles}) == len(titles)
