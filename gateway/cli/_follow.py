@@ -138,7 +138,8 @@ class Followed:
 
 def _current_step(found: dict[str, Any]) -> str:
     if found["state"] == "queued":
-        reason = found["reason"]["message"] if found["reason"] else found["waitsFor"]
-        return f"queued: {reason}" if reason else "queued"
+        if found["reason"]:
+            return f"queued: {found['reason']['message']}"
+        return f"queued, waits for {found['waitsFor']}" if found["waitsFor"] else "queued"
     last = found["steps"][-1] if found["steps"] else None
     return f"{last['step']} {last['detail']}".rstrip() if last else "running"

@@ -188,7 +188,7 @@ class Code(StrEnum):
 
 REMEDIES: dict[Code, str] = {
     Code.DENIED: "Check the user name and token of the registry, or of the application, and that they may pull this "
-    "repository; registry.testRegistry tests them.",
+    "repository. To try a stored login: gateway registries test.",
     Code.NOT_FOUND: "Check the image's name and tag, and that it was pushed to this registry.",
     Code.RATE_LIMITED: "Nothing to do: the gateway retries when the registry allows it. A login for this registry "
     "raises the limit; otherwise use another registry, or set a mirror in the engine (registry-mirrors).",

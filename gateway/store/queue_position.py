@@ -92,7 +92,7 @@ def _release_before(release: str | None, gathering: str | None) -> str | None:
 
 def _waits_for(deployment: Deployment, behind: str | None, before: int, gates: Sequence[str]) -> str:
     if behind is not None:
-        return f"deployment {behind} of the same application, which runs"
+        return f"the deployment {behind} of the same application, which is under way"
     if deployment.reason is not None and deployment.reason.code is Code.ENGINE_UNREACHABLE:
         return f"the engine: {deployment.reason.message}"
     if deployment.next_attempt_at > datetime.now(UTC):

@@ -4,6 +4,7 @@ import getpass
 import grp
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -91,7 +92,9 @@ def _socket_problem(path: str) -> Finding | None:
         try:
             probe.connect(path)
         except FileNotFoundError:
-            remedy = "Install Docker (apt-get install docker.io), or set GATEWAY_DOCKER_HOST."
+            start = "Start it (systemctl start docker; without systemd: dockerd &)"
+            begin = start if shutil.which("dockerd") else "Install Docker (apt-get install docker.io)"
+            remedy = f"{begin}, or set GATEWAY_DOCKER_HOST."
             return failed(name, f"there is no {path}: no engine runs on this host, or it listens elsewhere", remedy)
         except PermissionError:
             return failed(name, f"{_user()} may not use {path}", _group_remedy(Path(path)))

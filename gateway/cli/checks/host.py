@@ -33,7 +33,7 @@ def read_settings(environ: Mapping[str, str]) -> tuple[Settings | None, Sequence
         settings, more = read_settings(rest)
         return settings, [*findings, *(one for one in more if one.status is not Status.OK)]
     count = sum(name.startswith("GATEWAY_") and value != "" for name, value in environ.items())
-    return found, [ok("settings", f"each is known; set are {count}")]
+    return found, [ok("settings", f"every name is known; {count} set")]
 
 
 def _wrong_names(error: InvalidInput) -> set[str]:

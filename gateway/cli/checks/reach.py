@@ -76,7 +76,11 @@ def _engines(state: Mapping[str, Any]) -> Sequence[Finding]:
         if one.get("status") == "ok":
             findings.append(ok(name, f"the gateway reaches it, version {one.get('version')}"))
         else:
-            remedy = "Run gateway doctor on the gateway's host." if one.get("serverId") is None else "docs/servers.md"
+            remedy = (
+                "The line engine of gateway doctor, on the gateway's host, says why."
+                if one.get("serverId") is None
+                else "docs/servers.md"
+            )
             findings.append(failed(name, f"the gateway does not reach it: {one.get('error')}", remedy))
     return findings
 

@@ -14,21 +14,27 @@ from gateway.model.errors import Unavailable
 
 _READY_DEADLINE = 60.0  # seconds
 _LOOK_AGAIN = 0.05  # seconds
+# As docs/distribution.md says: without a media type, the registry does not look at actions either.
+_NO_PUSHES = {"actions": ["pull"], "mediatypes": ["application/octet-stream"]}
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationEndpoint:
-    """Where the registry sends its notifications, and with which headers."""
+    """Where the registry sends its notifications, and with which headers.
+
+    It also sends pulls and blobs, unless it is to send `only_pushes`.
+    """
 
     url: str
     headers: dict[str, list[str]] = field(default_factory=dict)
+    only_pushes: bool = False
 
 
 def write_config(directory: Path, settings: Mapping[str, Any], endpoints: Sequence[NotificationEndpoint]) -> Path:
     """Write the file that a registry in this directory is started with, and return it."""
     notified = [
         {"name": f"gateway{number}", "url": endpoint.url, "headers": endpoint.headers,
-         "timeout": "1s", "threshold": 3, "backoff": "500ms"}
+         "timeout": "1s", "threshold": 3, "backoff": "500ms", "ignore": _NO_PUSHES if endpoint.only_pushes else {}}
         for number, endpoint in enumerate(endpoints)
     ]  # fmt: skip
     config = directory / "config.yml"

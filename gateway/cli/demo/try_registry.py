@@ -41,7 +41,8 @@ class TryRegistry:
         try:
             made = await gateway.call("webhook.create", {"source": "distribution", "name": self._webhook})
             base = gateway.url or (await gateway.call("status.address"))["listens"] or "http://127.0.0.1:8080"
-            reports = NotificationEndpoint(f"{base}{made['path']}", {"Authorization": [f"Bearer {made['secret']}"]})
+            headers = {"Authorization": [f"Bearer {made['secret']}"]}
+            reports = NotificationEndpoint(f"{base}{made['path']}", headers, only_pushes=True)
             settings = settings_of(self._directory / "images", f"127.0.0.1:{self._port}")
             write_config(self._directory, settings, [reports])
             await self._run(program)

@@ -216,8 +216,16 @@ async def test_what_is_wrong_with_an_engine_is_named(
     assert said in found[name].text
 
 
-async def test_an_engine_that_is_not_there_or_does_not_listen_fails(tmp_path: Path) -> None:
-    assert "Install Docker" in (await engine_findings(f"unix://{tmp_path}/none.sock"))[0].remedy
+@pytest.mark.parametrize(("program", "cure"), [(None, "Install Docker"), ("/usr/bin/dockerd", "Start it")])
+async def test_an_engine_that_is_not_there_is_installed_or_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, cure: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name: program)
+    (found,) = await engine_findings(f"unix://{tmp_path}/none.sock")
+    assert found.remedy.startswith(cure)
+
+
+async def test_an_engine_that_does_not_listen_fails(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
     assert "systemctl start docker" in (await engine_findings(f"unix://{tmp_path}/dead.sock"))[0].remedy
