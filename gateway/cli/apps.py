@@ -228,9 +228,19 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "environment": f"{found['environment']['project']['name']} / {found['environment']['name']}",
             "server": found["server"]["name"] if found["server"] else None,
             **_settings(found),
+            **_adopted(found),
         }
     )
     _print_pending(pending)
+
+
+def _adopted(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the application was adopted with, and keeps."""
+    kept = found["adopted"]
+    if kept is None:
+        return {}
+    named = [f"{what} {', '.join(kept[what])}" for what in ("variables", "ports", "mounts") if kept.get(what)]
+    return {"adopted": "; ".join([kept["dockerImage"], *named])}
 
 
 async def _load(gateway: "Gateway", app: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

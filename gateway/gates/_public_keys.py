@@ -90,7 +90,10 @@ def _parse(text: str) -> _Key:
             f"cosign public-key --key {scheme}:…"
         )
     if PEM.fullmatch(text) is None:
-        raise ValueError("is not one public key in PEM, which begins with -----BEGIN PUBLIC KEY-----")
+        raise ValueError(
+            "is not one public key in PEM, which begins with -----BEGIN PUBLIC KEY-----: give the text of the key, "
+            "not the name of its file"
+        )
     try:
         key = load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -87,7 +87,8 @@ async def write_backup(
                 )
             _put_in_place(draft, target, replaces=replaces)
     except OSError as error:
-        raise Unavailable(f"the backup cannot be written: {error.strerror} ({target})") from error
+        why = error.strerror if target.parent.is_dir() else f"create the directory {target.parent} first"
+        raise Unavailable(f"the backup cannot be written: {why} ({target})") from error
     return read
 
 

@@ -62,6 +62,8 @@ async def test_use_it_of_the_readme_can_be_typed_as_it_stands(host: OwnHost) -> 
     assert '"result"' in await host.sh(over_http)
     await host.sh("gateway deploy web --follow")
     await _deployed(host, "v2")
+    came = orjson.loads(await host.sh("gateway deliveries list --json"))
+    assert not [one for one in came if "'pull'" in orjson.dumps(one).decode()], "the registry reports pushes alone"
 
 
 async def test_a_container_of_coolify_is_moved_as_its_page_says(host: OwnHost) -> None:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from gateway.dashboard.formats import NOTHING
 from gateway.model.api_keys import Grants, Permission
 from gateway.store import api_keys
 from tests.integration.dashboard.visitor import PAGES, Visitor
@@ -153,6 +154,18 @@ async def test_pushes_are_counted_by_the_hour_with_what_they_led_to(visitor: Vis
     counted = [[int(number) for number in one.split()] for one in re.findall(r'data-values="(\d+ \d+)"', page)]
     assert len(counted) == 48
     assert [sum(each) for each in zip(*counted, strict=True)] == [3, 1]
+
+
+async def test_the_audit_says_what_was_removed_and_leaves_out_what_never_was(visitor: Visitor) -> None:
+    login = {"registryName": "mine", "registryUrl": "registry.example", "username": "u", "password": "secret"}
+    made = await visitor.web.mutate("registry.create", **login)
+    await visitor.web.mutate("registry.remove", registryId=made["registryId"])
+    removed = (await visitor.get("/dashboard/audit?action=registry.remove")).text
+    created = (await visitor.get("/dashboard/audit?action=registry.create")).text
+    assert f"registry_url: registry.example → {NOTHING}" in removed
+    assert f"registry_url: {NOTHING} → registry.example" in created
+    for text in (removed, created):
+        assert f"{NOTHING} → {NOTHING}" not in text
 
 
 async def test_the_audit_is_filtered_by_what_was_done_to_an_application_of_a_name(visitor: Visitor) -> None:

@@ -379,6 +379,9 @@ async def test_the_command_adopts_and_shows_no_secret(
     told = orjson.loads(shown)
     assert (told["name"], told["appName"], told["dockerImage"]) == ("shop", host.name, host.pushes.name())
     assert told["adopted"]["variables"] == ["PASSWORD"]
+    listed = await shell.cli("apps", "show", "shop")
+    assert "variables PASSWORD" in listed
+    assert "hunter2" not in listed
     with pytest.raises(Refused, match="docker ps"):
         await shell.cli("apps", "adopt", "nobody")
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.cli.demo.process import until
 from gateway.model.audit import Actor
-from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.errors import Conflict, InvalidInput, Unavailable
 from gateway.store import inbox_parts, migrate, restore, sealed_file
 from gateway.store.backup import LEFT_OUT, OF_INBOX, Backup, select_tables, verify_backup, write_backup
 from gateway.store.database import Pool, connect
@@ -130,6 +130,11 @@ async def test_a_restored_database_has_every_row_and_the_schema(
 
 
 @pytest.mark.long
+async def test_a_backup_into_a_directory_that_is_not_there_says_what_to_create(filled: Pool, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=f"create the directory {tmp_path}/none first"):
+        await write(filled, tmp_path / "none" / "backup")
+
+
 async def test_secrets_are_opened_by_the_key_of_the_new_place(filled: Pool, empty: Pool, tmp_path: Path) -> None:
     await write(filled, tmp_path / "backup", inbox=False)
     assert not verify_backup(tmp_path / "backup", SECRET).rows.keys() & set(OF_INBOX)
