@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.model.declared import compose_parts as parts
 from gateway.model.errors import InvalidInput
+from gateway.model.interpolation import has_references
 
 _NO_SETTING = "the gateway has no such setting"
 _ADOPT = "the gateway has no such setting; a container that runs keeps it if it is adopted: gateway apps adopt"
@@ -142,6 +143,13 @@ def _variables(service: Service, notes: list[str]) -> dict[str, str]:
             found[name] = service.variables[name]
         else:
             notes.append(f"{service.name}.environment.{name}: it has no value here, so it is left out")
+    for name in [name for name, value in found.items() if has_references(value)]:
+        # It would get the value of a variable that the file has nothing to do with, and perhaps a secret.
+        del found[name]
+        notes.append(
+            f"{service.name}.environment.{name}: not carried: ${{{{ begins the name of another variable here, and has "
+            "no other notation"
+        )
     return found
 
 

@@ -121,6 +121,7 @@ def test_words_of_a_command_stay_the_same_words() -> None:
         ("    labels: {gateway.x: y}", "web.labels.gateway.x: not carried"),
         ("    deploy: {placement: {}}", "web.deploy.placement: not carried"),
         ("    environment: [NOT_SET]", "web.environment.NOT_SET: it has no value here"),
+        ("    environment: {A: 'x$${{project.SECRET}}'}", "web.environment.A: not carried: ${{ begins"),
         ("    hostname: h${NOT_SET}", "$NOT_SET: it is not set, so it is empty"),
         ("    networks: {back: {aliases: [a]}}", "web.networks.back: aliases not carried"),
         ("    x-more: 1", "web.x-more: an extension"),
@@ -284,6 +285,12 @@ def test_a_part_of_any_kind_is_carried_or_refused(by: Any) -> None:
     for changed in with_each_part_replaced(whole, by):
         with suppress(InvalidInput):
             convert(changed, source)
+
+
+def test_no_value_becomes_the_name_of_a_variable_that_the_file_has_nothing_to_do_with() -> None:
+    source = Source("/srv/shop", read_variables=lambda _: {"FROM_FILE": "${{project.SECRET}}", "KEPT": "${"})
+    text = "    env_file: [x]\n    environment: {A: '$${{environment.SECRET}}', B: '$$A'}"
+    assert service(text, source)[0]["env"] == {"KEPT": "${", "B": "$A"}
 
 
 def test_a_long_chain_of_services_becomes_as_many_waves() -> None:
