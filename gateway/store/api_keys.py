@@ -145,19 +145,34 @@ async def _grant(connection: Connection, key_id: str, grants: Grants) -> None:
             raise InvalidInput(f"there is no {noun} {min(missing)!r}", field=f"{noun}Ids")
 
 
-async def select_keys(connection: Connection, page: Page = FIRST) -> list[Key]:
-    """Return a page of the keys."""
+async def select_keys(connection: Connection, page: Page = FIRST, *, valid: bool = False) -> list[Key]:
+    """Return a page of the keys, or of those that are neither revoked nor expired."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM api_keys k
          WHERE (created_at, key_id) < ($1, $2)
+           AND (NOT $4 OR revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))
          ORDER BY created_at DESC, key_id DESC
          LIMIT $3
         """,  # noqa: S608 - constants
         *page.bounds,
+        valid,
     )
     return [_from_row(row) for row in rows]
+
+
+async def select_first_created(connection: Connection) -> datetime:
+    """Return when the first key was created; the time of this statement where there is none."""
+    first: datetime = await connection.fetchval("SELECT coalesce(min(created_at), now()) FROM api_keys")
+    return first
+
+
+async def delete_signed_in(connection: Connection, *, older_than: timedelta) -> None:
+    """Delete the keys of `gateway open` that expired so long ago that nothing asks any more for whom they stood."""
+    await connection.execute(
+        "DELETE FROM api_keys WHERE held_by IS NOT NULL AND expires_at < now() - $1::interval", older_than
+    )
 
 
 async def select_key(connection: Connection, key_id: str) -> Key:

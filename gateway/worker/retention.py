@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from gateway.config import Settings
 from gateway.store import (
+    api_keys,
     applications,
     audit,
     delivery_log,
@@ -59,6 +60,7 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         )
         await watches.delete_expired(connection)
         await sign_ins.delete_expired(connection)
+        await api_keys.delete_signed_in(connection, older_than=timedelta(days=settings.audit_days))
         await releases.delete_old(connection, settings.deployments_kept)
         await soaks.delete_surplus(connection)
         await promotions.delete_surplus(connection)

@@ -170,11 +170,12 @@ async def select_all(context: Context, _given: Input) -> Answer:
 
 async def _member(context: Context) -> Member:
     caller = context.caller
-    sees_all = caller.is_global_admin
     async with transaction(context.pool) as connection:
-        found = await api_keys.select_keys(connection)
-    since = min(key.created_at for key in found)
-    shown = [key for key in found if key.revoked_at is None and (sees_all or key.key_id == caller.key_id)]
+        since = await api_keys.select_first_created(connection)
+        if caller.is_global_admin:
+            shown = await api_keys.select_keys(connection, valid=True)
+        else:
+            shown = [await api_keys.select_key(connection, caller.key_id)]
     user = User.make(
         id=_OWNER,
         first_name="Owner",

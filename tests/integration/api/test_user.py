@@ -60,6 +60,19 @@ async def test_a_key_is_refused_once_it_is_deleted(web: Web) -> None:
     assert (await web.post("/api/user.deleteApiKey", {"apiKeyId": key["id"]}))[0] == 404
 
 
+async def test_valid_keys_are_shown_however_many_others_came_later(web: Web) -> None:
+    reads = await made(web, scope="read")
+    for dead in ("revoked_at", "expires_at"):
+        await web.pool.execute(
+            f"INSERT INTO api_keys (name, prefix, key_hash, {dead})"
+            f" SELECT 'n', 'gw_', convert_to('{dead}' || n, 'UTF8'), now() FROM generate_series(1, 1000) AS n"
+        )
+    assert [one["name"] for one in (await web.query("user.get"))["user"]["apiKeys"]] == ["ci", "tests"]
+    await web.pool.execute("UPDATE api_keys SET revoked_at = NULL, expires_at = NULL")
+    async with web.client.get("/api/user.get", headers={"x-api-key": reads["key"]}) as answer:
+        assert [one["id"] for one in (await answer.json())["user"]["apiKeys"]] == [reads["id"]]
+
+
 async def test_a_key_is_made_for_one_application_and_makes_no_others(web: Web) -> None:
     await web.mutate("application.create", name="mine", applicationId="mine", dockerImage="acme/app")
     key = await made(web, applicationIds=["mine"])

@@ -386,6 +386,10 @@ async def test_a_part_begins_when_the_newest_is_old_enough_and_not_while_it_is_i
 
 _AGED = f"""
     INSERT INTO api_keys (key_id, name, prefix, key_hash) VALUES ('aged', 'aged', 'gw_1', 'aged');
+    INSERT INTO api_keys (key_id, name, prefix, key_hash, held_by, expires_at)
+    SELECT 'opened' || n, 'root (gateway open)', 'gw_2', convert_to('opened' || n, 'UTF8'), 'cli:root',
+           now() - n * interval '1 day'
+      FROM unnest(ARRAY[1, 2000]) AS n;
     INSERT INTO sign_ins (token_hash, key_id, expires_at) VALUES ('t', 'aged', now() - interval '1 day');
     INSERT INTO sign_in_links (token_hash, key_id, expires_at) VALUES ('t', 'aged', now() - interval '1 day');
     INSERT INTO alerts (alert_id, name, receiver, target, events, set_at)
@@ -420,5 +424,7 @@ async def test_what_grows_by_itself_is_deleted_by_age_and_by_number(web: Web, mo
     assert left == {"d0", "d1", "d2"}  # of five that are young enough
     assert await web.count("outbox_events") == 3
     assert await web.count("audit WHERE call_id = 'aged'") == 0
+    opened = await web.pool.fetch("SELECT key_id FROM api_keys WHERE held_by IS NOT NULL")
+    assert [row["key_id"] for row in opened] == ["opened1"]
     for table in ("sign_ins", "sign_in_links", "first_seen", "scan_reports", "alerts WHERE alert_id = 'unset'"):
         assert await web.count(table) == 0, table
