@@ -312,6 +312,8 @@ async def unless_lost(connection: Connection, act: Coroutine[object, object, _T]
 
     connection.add_termination_listener(note)
     acting, losing = asyncio.ensure_future(act), asyncio.ensure_future(lost.wait())
+    _ABANDONED.add(acting)
+    acting.add_done_callback(_forget)
     try:
         await asyncio.wait([acting, losing], return_when=asyncio.FIRST_COMPLETED)
         if acting.done():
@@ -325,10 +327,11 @@ async def unless_lost(connection: Connection, act: Coroutine[object, object, _T]
             connection.remove_termination_listener(note)
 
 
-_ABANDONED: set[asyncio.Future[None]] = set()
+#: tasks that nobody waits for any more; whatever they end with is seen
+_ABANDONED: set[asyncio.Future[Any]] = set()
 
 
-def _forget(task: asyncio.Future[None]) -> None:
+def _forget(task: asyncio.Future[Any]) -> None:
     _ABANDONED.discard(task)
     if not task.cancelled():
         task.exception()

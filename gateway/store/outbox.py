@@ -548,13 +548,27 @@ async def close_overtaken(connection: Connection) -> None:
     )
 
 
-async def shorten_leases(connection: Connection, lease: timedelta, pause: timedelta) -> None:
-    """Shorten leases and pauses that are longer than any: there, the clock was set back."""
+async def shorten_waits(connection: Connection, lease: timedelta, pause: timedelta) -> None:
+    """Shorten leases, pauses and waits that are longer than any: there, the clock was set back.
+
+    What is held for quiet hours is looked at again, and held again.
+    """
     await connection.execute(
         "UPDATE outbox_deliveries SET lease_until = now() + $1 WHERE state = 'waiting' AND lease_until > now() + $1",
         lease,
     )
     await connection.execute("UPDATE alerts SET paused_until = now() + $1 WHERE paused_until > now() + $1", pause)
+    # What was written before the clock was set back, as long as it differs by more than a transaction takes.
+    await connection.execute(
+        """
+        UPDATE outbox_deliveries
+           SET next_attempt_at = CASE WHEN queued_at > now() + interval '10 s' THEN now()
+                                      ELSE least(next_attempt_at, now() + $1) END,
+               queued_at = least(queued_at, now())
+         WHERE state = 'waiting' AND (queued_at > now() + interval '10 s' OR next_attempt_at > now() + $1)
+        """,
+        pause,
+    )
 
 
 async def give_up_old(connection: Connection, *, older_than: timedelta, most: int) -> int:

@@ -285,7 +285,7 @@ class OutboxWorker:
                 said = now + _SETTINGS_INTERVAL
             async with statement(self._pool) as connection:
                 await outbox.close_overtaken(connection)
-                await outbox.shorten_leases(connection, _LEASE, LONGEST_PAUSE)
+                await outbox.shorten_waits(connection, _LEASE, LONGEST_PAUSE)
                 given_up = await outbox.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING)
             if given_up:
                 ALERTS.labels("dropped").inc(given_up)

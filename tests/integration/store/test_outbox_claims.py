@@ -102,6 +102,29 @@ async def test_what_is_due_behind_much_that_is_postponed_is_reached(connection: 
     assert (looks, len(claims.deliveries), claims.after) == (3, 1, {})
 
 
+async def test_a_clock_that_was_set_back_delays_no_message_for_long(connection: Connection) -> None:
+    await fill(connection, "well", applications=3)
+    day = "interval '1 day'"
+    for change in (
+        f"next_attempt_at = now() + {day}, queued_at = queued_at + {day}",  # written while it was ahead
+        f"next_attempt_at = now() + {day}, queued_at = queued_at - interval '1 s'",  # postponed while it was ahead
+        f"lease_until = now() + {day}",
+    ):
+        await connection.execute(
+            f"UPDATE outbox_deliveries SET {change} WHERE delivery_id ="
+            " (SELECT min(delivery_id) FROM outbox_deliveries WHERE next_attempt_at < now() AND lease_until IS NULL)"
+        )
+    assert (await claim(connection, Claims())).deliveries == []
+    await outbox.shorten_waits(connection, timedelta(minutes=1), timedelta(hours=6))
+    assert len((await claim(connection, Claims())).deliveries) == 1
+    rows = await connection.fetch(
+        "SELECT greatest(next_attempt_at, lease_until) - now() AS wait FROM outbox_deliveries ORDER BY 1"
+    )
+    longest = [timedelta(seconds=seconds) for seconds in (60, 60, 6 * 3600)]
+    assert all(row["wait"] <= most for row, most in zip(rows, longest, strict=True)), rows
+    assert await connection.fetchval("SELECT bool_and(queued_at <= clock_timestamp()) FROM outbox_deliveries")
+
+
 async def test_a_claim_costs_the_same_however_much_waits(connection: Connection) -> None:
     costs = []
     for applications in (300, 1200):
