@@ -83,11 +83,14 @@ class _Walk:
     is_cut: bool
     last: str
     due: list[tuple[str, str]]  # deliveries and applications
+    former: str
 
     def goes_on_after(self, taken: int) -> str:
         """Return the application behind which the next claim goes on; "" to begin with the first."""
+        if self.room == 0:
+            return self.former
         if taken < len(self.due):
-            return self.due[taken - 1][1] if taken else ""
+            return self.due[taken - 1][1] if taken else self.former
         return self.last if self.is_cut else ""
 
 
@@ -119,8 +122,7 @@ async def claim_deliveries(
     goes_on = {walk.alert_id: walk.goes_on_after(taken[order]) for order, walk in enumerate(walks)}
     more = any(walk.is_cut and taken[order] == len(walk.due) for order, walk in enumerate(walks))
     claimed = await _claim(connection, vault, owner, [one for _, _, one in turns], lease) if turns else []
-    kept = {alert_id: place for alert_id, place in {**after, **goes_on}.items() if place}
-    return Claims(claimed, kept, more)
+    return Claims(claimed, {alert_id: place for alert_id, place in goes_on.items() if place}, more)
 
 
 async def _walk(
@@ -128,8 +130,8 @@ async def _walk(
 ) -> list[_Walk]:
     rows = await connection.fetch(
         f"""
-        SELECT a.alert_id, free.room, walked.number = {_MOST_LANES} AS is_cut, walked.last, walked.deliveries,
-               walked.applications
+        SELECT a.alert_id, greatest(free.room, 0) AS room, walked.number = {_MOST_LANES} AS is_cut, walked.last,
+               walked.deliveries, walked.applications
           FROM alerts a
           LEFT JOIN unnest($4::text[], $5::text[]) AS former (alert_id, application_id) USING (alert_id)
          CROSS JOIN LATERAL (
@@ -173,7 +175,7 @@ async def _walk(
                       ) AS head
                ) AS walked
          WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
-           AND (a.address IS NOT NULL OR a.alert_id = ANY($2)) AND a.receiver = ANY($3) AND free.room > 0
+           AND (a.address IS NOT NULL OR a.alert_id = ANY($2)) AND a.receiver = ANY($3)
          ORDER BY a.alert_id
         """,  # noqa: S608 - constants
         per_alert,
@@ -189,6 +191,7 @@ async def _walk(
             row["is_cut"],
             row["last"] or "",
             list(zip(row["deliveries"] or (), row["applications"] or (), strict=True)),
+            after.get(row["alert_id"], ""),
         )
         for row in rows
     ]

@@ -90,6 +90,20 @@ async def test_the_turn_of_each_application_comes_and_its_events_come_in_order(c
     assert {(row["alert_id"], row["application_id"]): row["all"] for row in wanted} == numbers
 
 
+async def test_a_claim_goes_on_where_the_former_ended_as_long_as_its_receiver_is_there(connection: Connection) -> None:
+    await fill(connection, "well", applications=40)
+    first = await claim(connection, Claims())
+    assert first.after.keys() == {"well"}
+    full = await claim(connection, first)
+    assert (full.deliveries, full.after) == ([], first.after)
+    await finish(connection, first)
+    second = await claim(connection, full)
+    named = [{one.event.application_id for one in claims.deliveries} for claims in (first, second)]
+    assert (len(named[0]), len(named[1]), max(named[0]) < min(named[1])) == (PER_ALERT, PER_ALERT, True)
+    await connection.execute("DELETE FROM alerts")
+    assert (await claim(connection, second)).after == {}
+
+
 async def test_what_is_due_behind_much_that_is_postponed_is_reached(connection: Connection) -> None:
     await fill(connection, "well", applications=600)
     await connection.execute(
