@@ -224,13 +224,19 @@ async def select_approval(connection: Connection, approval_id: str, *, lock: boo
     return (await _with_answers(connection, rows))[0]
 
 
-async def select_waiting(connection: Connection, page: Page, application_id: str | None = None) -> list[Approval]:
-    """Return a page of what deployments that have not ended wait for, or have waited for, the newest first."""
+async def select_waiting(
+    connection: Connection, page: Page, application_id: str | None = None, *, only: Collection[str] | None = None
+) -> list[Approval]:
+    """Return a page of what deployments that have not ended wait for, or have waited for, the newest first.
+
+    It is of all applications, of one, or of `only` these.
+    """
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM approvals a
          WHERE closed_at IS NULL AND (created_at, approval_id) < ($1, $2) AND ($4::text IS NULL OR application_id = $4)
+           AND ($5::text[] IS NULL OR application_id = ANY($5))
            AND EXISTS (SELECT FROM deployments d
                         WHERE d.deployment_id = a.deployment_id AND d.status IN ('queued', 'running'))
          ORDER BY created_at DESC, approval_id DESC
@@ -238,6 +244,7 @@ async def select_waiting(connection: Connection, page: Page, application_id: str
         """,  # noqa: S608 - a constant
         *page.bounds,
         application_id,
+        None if only is None else list(only),
     )
     return await _with_answers(connection, rows)
 

@@ -15,12 +15,11 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, headers
 from gateway.api.procedures._response import Moment, Response
-from gateway.api.procedures._visible import visible_to
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.approvals import AnswerKind, Approval, Approver, Standing
 from gateway.model.errors import Conflict
-from gateway.store import approvals
+from gateway.store import approvals, resource_owners
 from gateway.store.database import statement
 
 procedures = Procedures()
@@ -133,13 +132,13 @@ def _change(change: Any) -> dict[str, Any]:
 @procedures.query("approval.all", gives=list[ApprovalRow], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: Waiting) -> Answer:
     """List what deployments wait for, newest first."""
-    page = given.page
+    page, grants = given.page, context.caller.grants
     async with statement(context.pool) as connection:
-        found = await approvals.select_waiting(connection, page, given.application_id)
-        seen = await visible_to(connection, context.caller, found)
+        only = None if grants is None else await resource_owners.select_covered(connection, grants)
+        found = await approvals.select_waiting(connection, page, given.application_id, only=only)
         now = await approvals.select_time(connection)
     following = page.next(found, lambda one: (one.created_at, one.approval_id))
-    return Answer([ApprovalRow.from_approval(one, now) for one in seen], headers=headers(following))
+    return Answer([ApprovalRow.from_approval(one, now) for one in found], headers=headers(following))
 
 
 @procedures.query("approval.one", gives=ApprovalRow)

@@ -16,7 +16,7 @@ _PAGE = 50  # rows
 
 async def show_approvals(request: web.Request) -> web.Response:
     """Show what waits for an approval, and the last answers."""
-    rows = await call(request, "approval.all", limit=_PAGE)
+    rows, older = await call_page(request, "approval.all", _PAGE)
     names = await _names(request, {one["applicationId"] for one in rows})
     live = request.headers.get("HX-Target") == "approvals"
     return page(
@@ -24,6 +24,7 @@ async def show_approvals(request: web.Request) -> web.Response:
         "approvals_live.html" if live else "approvals.html",
         waiting=[one for one in rows if one["standing"] == "waiting"],
         answered=[one for one in rows if one["standing"] != "waiting"],
+        older=older,
         names=names,
     )
 

@@ -1,5 +1,8 @@
 """Gates, approvals and releases on the pages: what a person decides there is what the API decides."""
 
+import html
+import re
+
 import pytest
 
 from gateway.model.api_keys import Permission
@@ -39,6 +42,28 @@ async def test_an_approval_on_the_page_is_for_the_digest_that_was_shown(web: Web
     assert (done.status, done.headers["Location"]) == (303, "/dashboard/approvals")
     assert (await asking.ask()).verdict is Verdict.PASSED
     assert "Nothing waits for an approval" in (await visitor.get("/dashboard/approvals")).text
+
+
+async def test_an_approval_is_found_however_many_others_wait(web: Web, asking: Asking) -> None:
+    await asking.ask()
+    await web.mutate("application.create", name="Other", applicationId="other", dockerImage="acme/other:v1")
+    await web.pool.execute(
+        """
+        INSERT INTO approvals
+        SELECT (jsonb_populate_record(a, jsonb_build_object(
+                   'approval_id', 'later' || n, 'gate_id', 'g' || n, 'application_id', 'other', 'created_at', now()))).*
+          FROM approvals a, generate_series(1, 60) AS n
+        """
+    )
+    key, _ = await a_key(web.pool, "bob", Permission.DEPLOY, only=frozenset({"app"}))
+    bob, visitor = Visitor(web), await ann(web)
+    await bob.sign_in(key)
+    assert "Shop" in (await bob.get("/dashboard/approvals")).text
+    first = await visitor.get("/dashboard/approvals")
+    assert "Shop" not in first.text
+    older = re.search(r'href="(/dashboard/approvals[?]cursor=[^"]+)"', first.text)
+    assert older is not None
+    assert "Shop" in (await visitor.get(html.unescape(older[1]))).text
 
 
 async def test_a_group_is_released_by_its_button(web: Web) -> None:
