@@ -31,7 +31,8 @@ def print_plan(files: Files, objects: Sequence[Mapping[str, Any]]) -> None:
             print_text(f"    {row['note']}")
     _print_pending_alone(objects)
     counts = {word: sum(row["action"] == action for row in objects) for action, word in _WORDS.items()}
-    print_text("Plan: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count) + ".")
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    print_text(f"Plan: {told or 'nothing is declared'}.")
 
 
 _WORDS = {

@@ -7,6 +7,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from base64 import b64encode
+from pathlib import Path
 from typing import cast
 
 import click
@@ -328,3 +329,10 @@ async def test_the_exit_code_tells_how_a_deployment_ended_and_each_state_is_a_li
         [],
         ["queued: a free slot on the engine"],
     )
+
+
+async def test_a_plan_of_nothing_says_so(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    assert await run_remote(web, "apply", "-f", str(tmp_path / "empty.yaml"), "--plan") == (
+        0, "Plan: nothing is declared.\n", "",
+    )  # fmt: skip
