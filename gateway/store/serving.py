@@ -47,8 +47,11 @@ class Feed:
     last: datetime
 
 
-async def select_feeds(connection: Connection, application_id: str, newest: int = 100) -> list[Feed]:
-    """Return the webhooks that brought the `newest` deployments of an application, the last one first."""
+async def select_feeds(connection: Connection, application_id: str, newest: int = 20, each: int = 3) -> list[Feed]:
+    """Return the webhooks that brought the `newest` deployments of an application, the last one first.
+
+    Of a deployment that many deliveries joined, only `each` are looked at.
+    """
     rows = await connection.fetch(
         """
         WITH own AS (
@@ -60,7 +63,9 @@ async def select_feeds(connection: Connection, application_id: str, newest: int 
         )
         SELECT e.endpoint_id, e.source, e.name, max(d.received_at) AS last
           FROM own
-          JOIN deployment_deliveries l USING (deployment_id)
+         CROSS JOIN LATERAL (
+               SELECT delivery_id FROM deployment_deliveries l WHERE l.deployment_id = own.deployment_id LIMIT $3
+               ) AS links
           JOIN deliveries d USING (delivery_id)
           JOIN endpoints e ON e.endpoint_id = d.endpoint_id
          GROUP BY e.endpoint_id
@@ -68,6 +73,7 @@ async def select_feeds(connection: Connection, application_id: str, newest: int 
         """,
         application_id,
         newest,
+        each,
     )
     return [Feed(**row) for row in rows]
 
