@@ -91,7 +91,7 @@ async def show_audit(request: web.Request) -> web.Response:
         rows=[{**one, **{name: plain_fields(one[name]) for name in ("before", "after")}} for one in found["items"]],
         older=urlencode({**wanted, "cursor": found["nextCursor"]}) if found["nextCursor"] else None,
         wanted=wanted,
-        keys={one["id"]: one["name"] for one in user["user"]["apiKeys"]} if user else {},
+        keys={one["id"]: f"{one['name']} {one['start']}…" for one in user["user"]["apiKeys"]} if user else {},
         actions=sorted(one.name for one in request.app[PROCEDURES].values() if one.kind == "mutation"),
         outcomes=[one.value for one in Outcome],
     )

@@ -21,6 +21,7 @@ async def show_webhooks(request: web.Request) -> web.Response:
         rows=rows,
         older=older,
         sources=by_title,
+        titles={one.name: one.title for one in by_title},
         explained={one.title: one.settings for one in by_title if one.settings},
         public=public_address(request),
         local=is_local(public_address(request)),
@@ -37,6 +38,7 @@ async def show_webhook(request: web.Request) -> web.Response:
         request,
         "webhook_live.html" if live else "webhook.html",
         one=found,
+        title=source.title if source else found["source"],
         header=source.header_with(found["settings"]) if source else None,
         rows=await call(request, "delivery.all", endpointId=endpoint_id, limit=_DELIVERIES),
     )

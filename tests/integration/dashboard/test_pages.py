@@ -168,6 +168,15 @@ async def test_the_audit_says_what_was_removed_and_leaves_out_what_never_was(vis
         assert f"{NOTHING} → {NOTHING}" not in text
 
 
+async def test_the_audit_tells_keys_of_one_name_apart(visitor: Visitor) -> None:
+    made = [await visitor.web.mutate("user.createApiKey", name="ci") for _ in range(2)]
+    text = (await visitor.get("/dashboard/audit")).text
+    starts = {one["start"] for one in (await visitor.web.query("user.get"))["user"]["apiKeys"] if one["name"] == "ci"}
+    assert len(made) == len(starts) == 2
+    for start in starts:
+        assert f">ci {start}…</option>" in text
+
+
 async def test_the_audit_is_filtered_by_what_was_done_to_an_application_of_a_name(visitor: Visitor) -> None:
     web = visitor.web
     for name in ("one", "other"):

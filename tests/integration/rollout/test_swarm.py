@@ -14,6 +14,7 @@ from gateway.docker.engine.client import ReachedEngine
 from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
 from gateway.docker.engine.services import Service
 from gateway.docker.runtime import Version
+from gateway.docker.snapshot import observe, take_snapshot
 from gateway.docker.swarm import convergence, file_secrets
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.deployments import Kind, Status
@@ -362,6 +363,13 @@ async def test_a_service_of_a_stack_is_adopted_replaced_and_restored(app: Deploy
 
     back = await stack.roll_back()
     assert (back.status, back.digest) == (Status.SUCCEEDED, first), back.reason
+    identity = await app.engine.identify()
+    async with app.pool.acquire() as connection:
+        (expected,), _ = await observations.select_expected(
+            connection, identity.engine_id, [None], application_id=application_id
+        )
+    seen = observe(expected, await take_snapshot(app.engine, identity, {}))
+    assert (seen.state, seen.detail) == (State.RUNNING, "")
     with pytest.raises(Conflict, match="belongs to the application"):
         await adopt(app.pool, VAULT, app.engine, name)
 
