@@ -1,6 +1,7 @@
 """A backup holds every row of one moment, and is restored whole into an empty database or not at all."""
 
 import asyncio
+import io
 import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,7 @@ from gateway.model.audit import Actor
 from gateway.model.errors import Conflict, InvalidInput, Unavailable
 from gateway.store import inbox_parts, migrate, restore, sealed_file
 from gateway.store.backup import LEFT_OUT, OF_INBOX, Backup, select_tables, verify_backup, write_backup
+from gateway.store.backup_records import read_records
 from gateway.store.database import Pool, connect
 from gateway.store.encryption import FixedKeys, Vault
 from gateway.store.master_key_file import KeyFile
@@ -208,6 +210,24 @@ async def test_what_cannot_be_restored_changes_nothing(filled: Pool, empty: Pool
     assert await empty.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
     path.write_bytes(whole)
     await restore.restore_backup(empty, keyring, path, SECRET, ACTOR)
+
+
+@pytest.mark.long
+async def test_a_file_of_which_any_byte_was_changed_is_refused(filled: Pool, tmp_path: Path) -> None:
+    await write(filled, tmp_path / "backup")
+    whole, accepted = (tmp_path / "backup").read_bytes(), []
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        try:
+            reader = sealed_file.SealedReader.of(io.BytesIO(changed))
+            reader.unlock(SECRET)
+            for _ in read_records(reader.chunks()):
+                pass
+        except InvalidInput:
+            continue
+        accepted.append(at)
+    assert accepted == []
 
 
 @pytest.mark.long

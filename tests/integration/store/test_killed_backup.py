@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.cli.demo.process import GatewayProcess
 from gateway.model.errors import InvalidInput
 from gateway.store.backup import verify_backup
 from gateway.store.database import Pool, connect
@@ -150,6 +151,33 @@ async def test_a_restore_without_disk_space_ends_and_is_done_again_with_more(pla
 async def content_of(url: str) -> dict[str, list[str]]:
     async with connect(url, size=2) as pool:
         return await content(pool)
+
+
+@pytest.mark.parametrize("number", [3, 100, -2])
+async def test_a_gateway_that_starts_after_a_killed_restore_has_all_or_nothing(
+    place: _Place, tmp_path: Path, number: int
+) -> None:
+    target = tmp_path / "gateway.backup"
+    assert (await place.run(0, "backup", str(target)))[0] == 0
+    into = _Place(tmp_path, {"GATEWAY_DATA_DIR": str(tmp_path / "first" / "data")})
+    (tmp_path / "first").mkdir()
+    assert (await into.run(0, "restore", str(target)))[0] == 0
+    killed_at = number if number > 0 else into.steps() + number + 1
+    into = _Place(tmp_path, {"GATEWAY_DATA_DIR": str(tmp_path / "second" / "data")})
+    (tmp_path / "second").mkdir()
+    ended, said = await into.run(killed_at, "restore", str(target))
+    assert ended == _KILLED, said
+    gateway = GatewayProcess(tmp_path / "second", "unix:///nowhere", into.settings)
+    await gateway.start()
+    try:
+        ended, said = await into.run(0, "restore", str(target))
+        assert (ended, "not empty" in said, "Nothing was changed" in said) == (1, True, True), said
+    finally:
+        await gateway.stop()
+    assert (await into.run(0, "backup", str(tmp_path / "again")))[0] == 0
+    again, before = (verify_backup(one, SECRET).rows for one in (tmp_path / "again", target))
+    tables = ("applications", "deployments", "endpoints", "api_keys", "alerts", "outbox_deliveries")
+    assert [again[name] for name in tables] in ([before[name] for name in tables], [0] * len(tables))
 
 
 @pytest.mark.parametrize("number", [3, 40, 100, -4, -3, -2, -1])
