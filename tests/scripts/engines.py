@@ -8,10 +8,11 @@ is listed in `LACKS`; one that holds in spite of that ends it so, too.
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.engine import ip, private_engine, remove_containers
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import WITH_US, GatewayProcess, Refused, gateway_process, until
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
 from gateway.docker.engine import api_version, containers
 from gateway.docker.engine.client import connect
+from gateway.model.errors import RolloutError
 from tests.scripts import debian
 from tests.scripts.debian import run
 from tests.scripts.rootless import REGISTRY, rootless_docker
@@ -244,6 +246,7 @@ async def docker(prefix: tuple[str, ...], arguments: tuple[str, ...] = ()) -> As
 async def podman(prefix: tuple[str, ...]) -> AsyncIterator[str]:
     """Run Podman's service with a storage of its own; leave nothing of it."""
     directory = Path(tempfile.mkdtemp(prefix="gateway-podman-"))
+    devices = {name for _, name in socket.if_nameindex()}
     (directory / "registries.conf").write_text(_REGISTRIES, encoding="utf-8")
     (directory / "net").mkdir()
     # Its defaults are more than a container of a machine like CI's may have.
@@ -270,9 +273,15 @@ async def podman(prefix: tuple[str, ...]) -> AsyncIterator[str]:
         await until(listens)
         yield address
     finally:
+        # A reset that runs in mounts of its own does not find the processes of containers: they would run on.
+        with suppress(RolloutError):
+            await remove_containers(address)
         process.terminate()
         await process.wait()
         await run(*prefix, "podman", *places, "system", "reset", "--force", environment=environment)
+        # Its bridge stays, and has the addresses that another Podman here gives its containers.
+        for name in {name for _, name in socket.if_nameindex()} - devices:
+            await ip("link", "delete", name)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 

@@ -92,10 +92,7 @@ class PrivateEngine:
             self._process.send_signal(number)
 
     async def remove_containers(self) -> None:
-        async with connect(self.host) as engine:
-            for container in await engine.call("GET", "containers/json", params={"all": 1}):
-                with suppress(RolloutError):
-                    await engine.call("DELETE", f"containers/{container['Id']}", params={"force": 1, "v": 1})
+        await remove_containers(self.host)
 
     @property
     def running(self) -> bool:
@@ -104,6 +101,14 @@ class PrivateEngine:
     def _log(self) -> str:
         path = self._directory / "dockerd.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+
+async def remove_containers(host: str) -> None:
+    """End and remove every container of the engine at this address. Raises RolloutError."""
+    async with connect(host) as engine:
+        for container in await engine.call("GET", "containers/json", params={"all": 1}):
+            with suppress(RolloutError):
+                await engine.call("DELETE", f"containers/{container['Id']}", params={"force": 1, "v": 1})
 
 
 @asynccontextmanager
