@@ -214,6 +214,22 @@ async def test_where_no_gateway_is_the_command_says_what_to_do_and_makes_nothing
     assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
 
 
+async def test_a_service_manager_hears_that_it_serves_and_that_an_engine_is_away(
+    environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        async with running(Settings.from_environ(environment)) as url:
+            assert await asyncio.to_thread(manager.recv, 4096) == f"STATUS=Serving at {url}\nREADY=1".encode()
+            while b"; " not in (told := await asyncio.to_thread(manager.recv, 4096)):
+                pass
+            assert told.startswith(f"STATUS=Serving at {url}; no Docker Engine answers at unix:///nowhere".encode()), (
+                told
+            )
+
+
 async def test_beside_the_gateway_of_the_machine_not_even_a_first_key_makes_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
