@@ -217,9 +217,9 @@ class _Alone:
 
 
 async def _waits_until(web: Web, code: str) -> bool:
-    """Tell whether what waits with this code is to be tried now."""
+    """Tell whether what waited with this code, of the application of this name, is to be tried now."""
     return bool(
-        await web.pool.fetchval("SELECT next_attempt_at <= now() FROM deployments WHERE reason_code = $1", code)
+        await web.pool.fetchval("SELECT next_attempt_at <= now() FROM deployments WHERE application_id = $1", code)
     )
 
 
@@ -277,6 +277,8 @@ async def test_a_recovered_engine_wakes_its_deployments(
             breaks.set()
             await until(lambda: _now(web, "engine_refused"))
         assert [await _waits_until(web, code) for code in codes] == [True, True, False, True]
+        reasons = await web.pool.fetch("SELECT reason_code FROM deployments ORDER BY reason_code")
+        assert [row["reason_code"] for row in reasons] == ["engine_refused", "port_taken", "registry_unreachable", None]
     finally:
         host.retire()
         await life
