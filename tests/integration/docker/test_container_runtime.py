@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
@@ -59,6 +60,20 @@ async def shown(runtime: ContainerRuntime, pushes: Pushes, version: str) -> Swap
     await runtime.start_beside(swap)
     await runtime.switch_over(swap)
     return swap
+
+
+async def test_what_the_engine_leaves_out_of_a_container_is_logged(engine: Engine, pushes: Pushes) -> None:
+    """A port in the host's network is an example; a limit that the host cannot set is another one."""
+    await pushes("v1")
+    await engine.images.pull(pushes.name())
+    host = {"NetworkMode": "host", "PortBindings": {"8080/tcp": [{"HostPort": "18123"}]}}
+    name, body = f"less-{pushes.path.rpartition('/')[2]}", {"Image": pushes.name(), "HostConfig": host}
+    with capture_logs() as lines:
+        made = await containers.create(engine, name, body, {})
+    await containers.remove(engine, made)
+    (said,) = lines
+    discarded = ["Published ports are discarded when using host network mode"]
+    assert (said["log_level"], said["container"], said["warnings"]) == ("warning", name, discarded)
 
 
 async def test_a_version_without_a_predecessor_keeps_serving(runtime: ContainerRuntime, pushes: Pushes) -> None:
