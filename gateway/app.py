@@ -52,7 +52,7 @@ from gateway.worker.supervisor import Supervisor, supervise
 _LOG = structlog.get_logger()
 
 _SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
-_LOOK_AGAIN = 1.0  # seconds, at what the service manager is told
+_LOOK_AGAIN = 1.0  # seconds between two messages to the service manager
 
 
 def _own_engine(settings: Settings) -> Access:

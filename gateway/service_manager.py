@@ -1,4 +1,4 @@
-"""What the service manager that started the gateway is told: when it serves, when it stops, and what is wrong.
+"""Messages to the service manager that started the gateway: that it serves, that it stops, and what is wrong.
 
 systemd shows it in `systemctl status`. https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """

@@ -1,7 +1,7 @@
 """What a shell completes besides commands and options: names, asked of a gateway that runs, shortly and in silence.
 
-Names are chosen by whoever may create something. A shell of today inserts what it is told as it is, so only names
-without characters that mean something to a shell are offered; for others, and for those with spaces, the id.
+Whoever may create something chooses its name, and a shell inserts a completion unchanged. So a name is only offered if
+no character of it means something to a shell. Otherwise the id is offered.
 """
 
 import asyncio

@@ -93,7 +93,7 @@ async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, w
 
 
 async def delete_sign_in(connection: Connection, token: str) -> None:
-    """End a sign-in with all of its tokens, also one that is being made. Requires a transaction."""
+    """End a sign-in with all of its tokens, and those that are being added. Requires a transaction."""
     first = _hash(base_of(token))
     tokens = first, first + b"\xff" * (sha256().digest_size + 1)
     # A statement sees no row that is added while it waits for a lock; the next one does.
