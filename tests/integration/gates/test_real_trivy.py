@@ -139,9 +139,9 @@ async def test_a_private_image_is_scanned_with_its_login(
         there = replace(scanned, registry=registry.address, path="acme/private")
         login = aiohttp.encode_basic_auth("robot", password)
         digest = await push_files(registry.address, there.path, alpine(openssl="3.1.4-r0"), authorization=login)
-        with pytest.raises(Postponed, match="UNAUTHORIZED"):
+        with pytest.raises(Postponed, match=f"{registry.address} denies"):
             await there.ask(digest)
-        with pytest.raises(Postponed, match="UNAUTHORIZED"):
+        with pytest.raises(Postponed, match=f"{registry.address} denies"):
             await there.ask(digest, login=Login(Credentials("robot", "wrong")))
         decision = await there.ask(digest, login=Login(Credentials("robot", password)))
     assert decision.verdict is Verdict.REFUSED
