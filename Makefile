@@ -74,7 +74,7 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 # Node only where there is none, since it often comes from elsewhere.
 test long: DEBIAN += openssh-server openssl curl zsh fish $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) $(VENV)/.browser ## All tests but the long ones.
-	@$(BIN)/python -m pytest -m "not long" -n 5 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not long" -n 6 --dist loadfile --no-loadscope-reorder
 
 # A browser, and what drives it. Without them, the tests that need them are skipped, and say so.
 $(VENV)/.browser: requirements-ui.txt | $(READY) debian

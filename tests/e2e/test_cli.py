@@ -68,6 +68,7 @@ async def test_changes_of_a_command_are_audited_with_the_user_and_without_secret
     assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
 
 
+@pytest.mark.long
 async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(shell: CommandLine) -> None:
     await shell.cli("apps", "create", "Gone", "acme/gone:1", "--id", "app-gone")
     shell.key = await shell.cli("keys", "create", "deleter")

@@ -95,6 +95,7 @@ async def test_the_nearest_registry_lets_in_and_an_error_says_whose_login_was_us
         assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
+@pytest.mark.long
 async def test_a_registry_with_a_token_service_takes_a_key_file_as_password(
     pool: Pool, engine: Engine, supervisor: None, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def with_file(port: int, content: str, **more: object) -> dict[str, object]:
     return {"mounts": mounts, "ports": [{"publishedPort": port, "targetPort": 8080}], "stopGrace": 1, **more}
 
 
-@pytest.mark.parametrize("kept", [1, 0], ids=["kept", "made anew"])
+@pytest.mark.parametrize("kept", [1, pytest.param(0, marks=pytest.mark.long)], ids=["kept", "made anew"])
 async def test_a_file_is_there_after_a_deploy_a_change_a_restart_and_a_rollback(
     app: DeployedApp, pushes: Pushes, kept: int
 ) -> None:

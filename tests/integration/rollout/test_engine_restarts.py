@@ -137,6 +137,7 @@ async def test_the_cause_of_a_stop_is_distinguished(engine: Engine, pushes: Push
     assert told == {ended: False, stopped: True}
 
 
+@pytest.mark.long
 async def test_it_waits_until_an_engine_has_shut_down(own: PrivateEngine, client: Engine, pushes: Pushes) -> None:
     await push(Image("v1", Behaviour.FINISHES), pushes.name())
     await client.images.pull(pushes.name())

@@ -152,6 +152,7 @@ async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_nam
     assert await secrets() == 0
 
 
+@pytest.mark.long
 async def test_another_installation_neither_adopts_nor_removes_a_service_and_its_secrets(
     app: DeployedApp, pushes: Pushes
 ) -> None:

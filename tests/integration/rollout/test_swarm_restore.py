@@ -123,6 +123,7 @@ async def test_an_update_that_the_swarm_pauses_is_put_back(app: DeployedApp, pus
     assert [task.labels[DIGEST] for task in await running(app)] == [digest]
 
 
+@pytest.mark.long
 async def test_a_restored_version_whose_task_is_being_replaced_counts_once_it_runs(
     app: DeployedApp, pushes: Pushes
 ) -> None:

@@ -99,7 +99,9 @@ def fail(monkeypatch: pytest.MonkeyPatch, application_id: str, times: int) -> No
     monkeypatch.setattr("gateway.worker.execution.roll_out", broken)
 
 
-@pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])
+@pytest.mark.parametrize(
+    ("defects", "status"), [pytest.param(2, Status.SUCCEEDED, marks=pytest.mark.long), (3, Status.FAILED)]
+)
 async def test_a_defect_before_the_swap_is_retried_a_few_times(
     app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
 ) -> None:
