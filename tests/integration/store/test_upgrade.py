@@ -81,6 +81,11 @@ ROWS = {
     """,
     9: "INSERT INTO declared_objects (declaration, application_id) VALUES ('shop', 'a')",
     12: "INSERT INTO declared_objects (declaration, alert_id) VALUES ('shop', 'al')",
+    15: """
+        INSERT INTO labelled_objects (engine_id, object_id, name, labels_hash, application_id)
+        SELECT engine_id, 'o', 'a', 'x', 'a' FROM engines LIMIT 1;
+        INSERT INTO labelled_applications (application_id) VALUES ('a');
+    """,
 }
 MORE_QUERIES: dict[str, dict[str, object]] = {
     "gate.all": {"applicationId": "a"},
