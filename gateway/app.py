@@ -88,23 +88,23 @@ async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator
         address = await stack.enter_async_context(serving(services, settings, limits, as_json=as_json))
         store_address = partial(_store_address, storage.pool, settings.public_url, address)
         await stack.enter_async_context(supervisor.background_tasks.running("serving address", store_address))
-        service_manager.tell(f"Serving at {address}", ready=True)
-        if service_manager.is_told():
-            tell_state = partial(_tell_state, supervisor, address)
-            await stack.enter_async_context(supervisor.background_tasks.running("service state", tell_state))
+        service_manager.notify(f"Serving at {address}", ready=True)
+        if service_manager.is_there():
+            notify_of_state = partial(_notify_of_state, supervisor, address)
+            await stack.enter_async_context(supervisor.background_tasks.running("service state", notify_of_state))
         yield address
 
 
-async def _tell_state(supervisor: Supervisor, address: str) -> None:
-    """Tell the service manager what is wrong, each time that this changes."""
-    told = ""
+async def _notify_of_state(supervisor: Supervisor, address: str) -> None:
+    """Notify the service manager of what is wrong, each time that this changes."""
+    sent = ""
     while True:
         wrong = [str(one.error) for one in supervisor.engines if one.error is not None]
         wrong += [f"{one.name}: {one.error}" for one in supervisor.background_tasks.failing]
         status = "; ".join([f"Serving at {address}", *wrong])
-        if status != told:
-            service_manager.tell(status)
-            told = status
+        if status != sent:
+            service_manager.notify(status)
+            sent = status
         await asyncio.sleep(_LOOK_AGAIN)
 
 
@@ -219,15 +219,15 @@ def _naming_the_setting(settings: Settings) -> Iterator[None]:
 
 async def serve(settings: Settings, *, as_json: bool = False) -> None:
     """Serve until SIGTERM or SIGINT. `as_json` is for the log of its other processes."""
-    service_manager.tell("Starting: opening the database, and migrating it")
-    await run_until_stopped(_telling_that_it_stops(running(settings, as_json=as_json), settings))
+    service_manager.notify("Starting: opening the database, and migrating it")
+    await run_until_stopped(_notifying_of_its_stop(running(settings, as_json=as_json), settings))
 
 
 @asynccontextmanager
-async def _telling_that_it_stops(serving: AbstractAsyncContextManager[str], settings: Settings) -> AsyncIterator[str]:
+async def _notifying_of_its_stop(serving: AbstractAsyncContextManager[str], settings: Settings) -> AsyncIterator[str]:
     async with serving as address:
         try:
             yield address
         finally:
             grace = settings.shutdown_grace
-            service_manager.tell(f"Stopping: rollouts get {grace:g} s to finish, or are put back", stopping=True)
+            service_manager.notify(f"Stopping: rollouts get {grace:g} s to finish, or are put back", stopping=True)

@@ -12,13 +12,13 @@ from gateway.model.sanitize import safe_line
 _LONGEST = 500  # characters of a status
 
 
-def is_told() -> bool:
-    """Whether there is a service manager that wants to be told."""
+def is_there() -> bool:
+    """Return whether a service manager started the gateway and takes messages."""
     return bool(os.environ.get("NOTIFY_SOCKET"))
 
 
-def tell(status: str, *, ready: bool = False, stopping: bool = False) -> None:
-    """Say how the gateway is, in one line, and that it now serves, or now stops. Without a manager, nothing is said."""
+def notify(status: str, *, ready: bool = False, stopping: bool = False) -> None:
+    """Send the state of the gateway in one line, and whether it now serves or stops. Without a manager, do nothing."""
     if not (address := os.environ.get("NOTIFY_SOCKET")):
         return
     if address.startswith("@"):  # an abstract one

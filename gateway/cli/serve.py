@@ -35,7 +35,7 @@ def serve(*, as_json: bool) -> None:
         _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
         uvloop.run(app.serve(settings, as_json=as_json))
     except Exception as error:
-        service_manager.tell(readable_error(error))
+        service_manager.notify(readable_error(error))
         raise
 
 

@@ -27,9 +27,9 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_status_is_one_line_whatever_is_in_it(manager: socket.socket) -> None:
-    service_manager.tell("it is away\nREADY=1")
-    service_manager.tell("Serving", ready=True)
-    service_manager.tell("Stopping", stopping=True)
+    service_manager.notify("it is away\nREADY=1")
+    service_manager.notify("Serving", ready=True)
+    service_manager.notify("Stopping", stopping=True)
     assert manager.recv(4096) == b"STATUS=it is away\\nREADY=1"
     assert manager.recv(4096) == b"STATUS=Serving\nREADY=1"
     assert manager.recv(4096) == b"STATUS=Stopping\nSTOPPING=1"
@@ -40,7 +40,7 @@ def test_without_a_manager_or_with_one_that_is_gone_nothing_fails(
 ) -> None:
     for given in ("", str(tmp_path / "nobody"), "@nobody-listens-here"):
         monkeypatch.setenv("NOTIFY_SOCKET", given)
-        service_manager.tell("Serving", ready=True)
+        service_manager.notify("Serving", ready=True)
 
 
 def test_a_start_that_fails_says_why(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
