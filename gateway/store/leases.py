@@ -15,7 +15,7 @@ from gateway.store.engines import LAST_SEEN, Place
 from gateway.store.queue import INHERIT_RELEASE
 
 #: takeovers after which a deployment whose gateway ended is suspected to end its gateways
-SUSPECT = 2
+SUSPECT = 3
 _TOGETHER = 32  # suspects that a gateway runs at once
 
 #: whether the queued deployment `d`, which belongs to no release, waits for one: it goes first, or is being gathered

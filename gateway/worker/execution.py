@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 _MAX_DEFECTS = 3  # attempts that may end on a defect, and tries to record one outcome
 # After so many gateways in a row died in a deployment, it is only put back; after so many more it is left as it is.
-_MAX_TAKEOVERS = 5
+_MAX_TAKEOVERS = 6
 _MAX_SETTLE_TAKEOVERS = 3
 _GIVE_BACK_DEADLINE = 5.0  # seconds
 

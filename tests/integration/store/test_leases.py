@@ -115,15 +115,15 @@ async def claim_batch(web: Web, owner: str, held: tuple[str, ...] = ()) -> list[
     return sorted(one.application_id for one in found)
 
 
-async def test_what_ended_four_gateways_runs_beside_no_other_suspect(web: Web, first: Deployment) -> None:
-    await fall_silent(web, takeovers=3)
-    await add_silent(web, {"second": 2, "third": 0})
+async def test_what_ended_five_gateways_runs_beside_no_other_suspect(web: Web, first: Deployment) -> None:
+    await fall_silent(web, takeovers=4)
+    await add_silent(web, {"second": 3, "third": 0})
     claimed = [await claim(web, "owner", lease=9) for _ in range(3)]
     assert [one and one.application_id for one in claimed] == ["third", "second", None]
     elsewhere = await claim(web, "another", lease=9)
     assert elsewhere is not None
     assert elsewhere.application_id == first.application_id
-    await add_silent(web, {"fourth": 2, "fifth": 3})
+    await add_silent(web, {"fourth": 3, "fifth": 4})
     assert await claim(web, "another", lease=9) is None
     beside = await claim(web, "owner", lease=9)
     assert beside is not None
@@ -133,7 +133,7 @@ async def test_what_ended_four_gateways_runs_beside_no_other_suspect(web: Web, f
 async def test_a_batch_has_the_next_of_all_applications_and_the_suspects_that_may_run_together(
     web: Web, first: Deployment
 ) -> None:
-    await add_silent(web, {"second": 2, "third": 3, "fourth": 2, "fifth": 0})
+    await add_silent(web, {"second": 3, "third": 4, "fourth": 3, "fifth": 0})
     await web.mutate("application.create", name="sixth", applicationId="sixth", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="sixth")
     assert await claim_batch(web, "owner", held=(first.deployment_id,)) == ["fifth", "fourth", "second", "sixth"]
@@ -143,7 +143,8 @@ async def test_a_batch_has_the_next_of_all_applications_and_the_suspects_that_ma
     assert sorted(row["application_id"] for row in bound) == ["app", "fifth", "fourth", "second", "sixth", "third"]
 
 
-async def test_a_gateway_runs_so_many_suspects_together_and_leaves_the_others(web: Web, first: Deployment) -> None:
+async def add_many_silent(web: Web, takeovers: int) -> list[str]:
+    """Add 34 applications, each with a deployment whose owner fell silent, after so many takeovers."""
     names = [f"one-{number:02}" for number in range(34)]
     await web.pool.execute(
         "INSERT INTO applications (application_id, name, app_name, docker_image, environment_id)"
@@ -153,15 +154,26 @@ async def test_a_gateway_runs_so_many_suspects_together_and_leaves_the_others(we
     )
     await web.pool.execute(
         "INSERT INTO deployments (application_id, kind, forced, title, reference, status, takeovers, started_at,"
-        " lease_until, claimed_by, epoch) SELECT name, 'deploy', false, '', 'acme/web', 'running', 2, now(),"
+        " lease_until, claimed_by, epoch) SELECT name, 'deploy', false, '', 'acme/web', 'running', $2, now(),"
         " now() - interval '1 second', 'killed', 1 FROM unnest($1::text[]) AS name",
         names,
+        takeovers,
     )
+    return names
+
+
+async def test_a_gateway_runs_so_many_suspects_together_and_leaves_the_others(web: Web, first: Deployment) -> None:
+    names = await add_many_silent(web, takeovers=3)
     held = (first.deployment_id,)
     together = await claim_batch(web, "owner", held)
     assert len(together) == 32
     assert await claim_batch(web, "owner", held) == []
     assert await claim_batch(web, "another", held) == sorted({*names} - {*together})
+
+
+async def test_what_three_gateways_left_is_taken_over_at_once(web: Web, first: Deployment) -> None:
+    names = await add_many_silent(web, takeovers=2)
+    assert await claim_batch(web, "owner", (first.deployment_id,)) == names
 
 
 async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web: Web, first: Deployment) -> None:

@@ -56,20 +56,20 @@ async def open_swap(app: DeployedApp) -> bool:
 
 async def test_a_deployment_that_kills_its_gateways_fails_with_a_reason(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("1")
-    found = await app.ended(await silent(app, takeovers=4))
+    found = await app.ended(await silent(app, takeovers=5))
     assert found.reason is not None
     assert (found.status, found.reason.code) == (Status.FAILED, Code.GATEWAY_KILLED)
-    assert found.reason.message.startswith("5 gateways in a row ended in the middle of deploy")
+    assert found.reason.message.startswith("6 gateways in a row ended in the middle of deploy")
     assert await app.containers() == []
 
 
 async def test_a_deployment_that_killed_few_gateways_is_retried(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("1")
-    assert (await app.ended(await silent(app, takeovers=3))).status is Status.SUCCEEDED
+    assert (await app.ended(await silent(app, takeovers=4))).status is Status.SUCCEEDED
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("takeovers", "status", "between"), [(4, Status.ROLLED_BACK, False), (7, Status.FAILED, True)])
+@pytest.mark.parametrize(("takeovers", "status", "between"), [(5, Status.ROLLED_BACK, False), (8, Status.FAILED, True)])
 async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
     app: DeployedApp, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:
