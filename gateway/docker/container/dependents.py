@@ -7,7 +7,7 @@ refer to the replacement. Every call can be repeated and continues one that was 
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.model.errors import Failed
+from gateway.single_flight import SingleFlight
 
 _LOG = structlog.get_logger()
 
@@ -28,9 +29,6 @@ _GRACE = 10  # seconds to stop a container without its own stop timeout
 # Suffixes of a container that is being replaced: it ran, or it was stopped.
 _RAN, _LAY = "ran", "lay"
 
-# Cache: what a container shares is fixed at creation.
-_SHARED: WeakKeyDictionary[Engine, dict[str, "_Shared"]] = WeakKeyDictionary()
-
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
@@ -38,6 +36,31 @@ class _Shared:
 
     namespaces: frozenset[str]
     volumes: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the containers of an engine share. It is fixed at their creation, so each is inspected once."""
+
+    shared: dict[str, _Shared] = field(default_factory=dict)
+    _inspections: SingleFlight[_Shared | None] = field(default_factory=SingleFlight)
+    _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_INSPECTIONS))
+
+    async def learn(self, engine: Engine, container_id: str) -> _Shared | None:
+        """Return what the container shares, None if it is gone."""
+        return await self._inspections.join(container_id, lambda: self._inspect(engine.original, container_id))
+
+    async def _inspect(self, engine: Engine, container_id: str) -> _Shared | None:
+        async with self._at_once:
+            if (found := await containers.inspect_raw(engine, container_id)) is None:
+                return None
+        host = found["HostConfig"]
+        one = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
+        self.shared[container_id] = one
+        return one
+
+
+_KNOWN: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
 
 
 async def move_to(engine: Engine, old: str, new: str) -> None:
@@ -156,22 +179,12 @@ def _original_name(found: Mapping[str, Any], since: datetime | None) -> tuple[st
 
 async def _list_sharing(engine: Engine) -> dict[str, _Shared]:
     """Return what each container on the engine shares."""
-    known = _SHARED.setdefault(engine.original, {})
+    known = _KNOWN.setdefault(engine.original, _Known())
     there = [str(item["Id"]) for item in await containers.list_raw(engine, stopped=True)]
-    for gone in known.keys() - set(there):
-        del known[gone]
-    bound = asyncio.Semaphore(_MAX_INSPECTIONS)
-
-    async def learn(container_id: str) -> _Shared | None:
-        async with bound:
-            if (found := await containers.inspect_raw(engine, container_id)) is None:
-                return None
-            host = found["HostConfig"]
-            known[container_id] = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
-            return known[container_id]
-
+    for gone in known.shared.keys() - set(there):
+        del known.shared[gone]
     # Another call, with an older list, may take from the cache what this one has put there.
-    cached = {container_id: known[container_id] for container_id in there if container_id in known}
+    cached = {container_id: known.shared[container_id] for container_id in there if container_id in known.shared}
     others = [container_id for container_id in there if container_id not in cached]
-    learnt = zip(others, await asyncio.gather(*map(learn, others)), strict=True)
+    learnt = zip(others, await asyncio.gather(*(known.learn(engine, one) for one in others)), strict=True)
     return cached | {container_id: shared for container_id, shared in learnt if shared is not None}

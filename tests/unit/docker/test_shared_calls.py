@@ -140,3 +140,10 @@ async def test_what_a_container_shares_is_asked_once_for_all_rollouts(engine: Fa
         await dependents.move_to(one, "old", "new")
     inspected = [path for path in engine.asked if path != "containers/json"]
     assert sorted(inspected) == sorted(f"containers/{one}/json" for one in engine.there)
+
+
+async def test_a_container_that_many_rollouts_ask_about_at_once_is_inspected_once(engine: FakeEngine) -> None:
+    rollouts: list[Any] = [engine.fenced() for _ in range(5)]
+    await asyncio.gather(*(dependents.move_to(one, "old", "new") for one in rollouts))
+    inspected = [path for path in engine.asked if path != "containers/json"]
+    assert sorted(inspected) == sorted(f"containers/{one}/json" for one in engine.there)
