@@ -91,6 +91,8 @@ class EnginePool:
         self._settings = settings
         self._workers: dict[_Key, EngineWorker] = {_OWN: EngineWorker(pool, self, engine, settings.docker_host)}
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        #: ends the wait of a server's worker that has not begun: with many servers, they begin one after another
+        self._begin_now: dict[str, asyncio.Event] = {}
         self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
@@ -249,6 +251,7 @@ class EnginePool:
         """Return the worker that claims the deployment now; None for none here, or not yet."""
         own = self._by_server.get(due.server_id)
         if own is None:
+            self._leaves_some |= due.server_id is not None and self._begin(due.server_id)
             return None
         if not self.watches(own):
             if due.waited.total_seconds() < _LEFT_TO_WATCHER:
@@ -290,9 +293,23 @@ class EnginePool:
         unseen = await engines.select_unseen(connection, timedelta(seconds=_UNSEEN_AFTER)) if len(found) > 1 else set()
         registered = [server_id for server_id, _ in self._registered if server_id is not None]
         for number, server_id in enumerate(self._shares.follow(found, registered, unseen, time.monotonic())):
-            if worker := self._by_server.get(server_id):  # one after another, since there may be thousands
-                asyncio.get_running_loop().call_later(number / _FIRST_CHECKS, worker.share_changed)
+            # One after another, since there may be thousands.
+            asyncio.get_running_loop().call_later(number / _FIRST_CHECKS, self._share_changed, server_id)
         self._joined.set()
+
+    def _share_changed(self, server_id: str) -> None:
+        """Follow a change of whether this gateway watches a server."""
+        if worker := self._by_server.get(server_id):
+            worker.share_changed()
+        elif self._shares.watches(server_id):
+            self._begin(server_id)
+
+    def _begin(self, server_id: str) -> bool:
+        """Let the worker of a server begin, if it waits for its turn. Return whether it did."""
+        if (begin := self._begin_now.get(server_id)) is None:
+            return False
+        begin.set()
+        return True
 
     # -- starting and stopping
 
@@ -406,8 +423,12 @@ class EnginePool:
                 one.watch_or_leave()
 
     async def _run_worker(self, key: _Key, server: Server, *, after: float) -> None:
-        """Run a worker for as long as its server is registered. A failure starts it again."""
-        await asyncio.sleep(after)
+        """Run a worker for as long as its server is registered. A failure starts it again.
+
+        It begins after so many seconds, or as soon as something is due on its engine or this gateway watches it.
+        """
+        if after:
+            await self._wait_to_begin(server.server_id, after)
         if key not in self._registered:
             return
         try:
@@ -424,3 +445,13 @@ class EnginePool:
                     self._vain.discard(worker)
         except GatewayError as error:
             _LOG.warning("A server cannot be used", server=server.name, error=str(error))
+
+    async def _wait_to_begin(self, server_id: str, seconds: float) -> None:
+        begin = self._begin_now[server_id] = asyncio.Event()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await begin.wait()
+        finally:
+            if self._begin_now.get(server_id) is begin:
+                del self._begin_now[server_id]

@@ -135,6 +135,35 @@ async def test_what_a_silent_gateway_leaves_undone_another_one_does(
     assert hosts.fleet.violations == []
 
 
+@pytest.fixture
+def others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines of another gateway's share wait for minutes until they are reached for the first time."""
+    monkeypatch.setattr(engine_pool, "_OTHER_CHECKS", 0.01)
+
+
+@pytest.mark.usefixtures("others_wait")
+async def test_an_engine_that_waits_for_its_turn_is_reached_at_once_when_a_deployment_is_due(hosts: Hosts) -> None:
+    async with hosts.pool.acquire() as silent:
+        number = await members.join(silent)
+        try:
+            async with gateway(hosts.pool):
+                await hosts.ask()
+                await until(hosts.served)
+        finally:
+            await members.leave(silent, number)
+    assert hosts.fleet.violations == []
+
+
+@pytest.mark.usefixtures("others_wait")
+async def test_an_engine_that_waits_for_its_turn_is_watched_at_once_when_its_gateway_leaves(hosts: Hosts) -> None:
+    async with hosts.pool.acquire() as other:
+        number = await members.join(other)
+        async with gateway(hosts.pool):
+            await watched_by(hosts, lambda found: 1 in found)  # of its own share
+            await members.leave(other, number)
+            await watched_by(hosts, lambda found: found == [1] * ENGINES)
+
+
 async def test_an_engine_that_cannot_be_recorded_fails_alone(hosts: Hosts) -> None:
     recorder = Recorder(hosts.pool)
 
