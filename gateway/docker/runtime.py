@@ -153,6 +153,12 @@ class Runtime(Protocol):
     async def is_superseded(self, swap: Swap) -> bool:
         """Return whether a newer deployment than the swap's serves, so that its record is out of date."""
 
+    async def rebuild_swap(self, serving: Serving, deployment_id: str) -> Swap:
+        """Return the swap that let this version serve, and was not recorded, as far as it can be seen."""
+
+    async def find_begun_swap(self, deployment_id: str) -> Swap | None:
+        """Return the swap that the deployment began and whose record is gone; None if the old version has its name."""
+
     async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:
         """Point the local tag at the new image, and remove replaced versions beyond the number to keep.
 

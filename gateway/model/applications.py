@@ -113,6 +113,8 @@ class Application:
     username: str | None = None
     #: id of the database; containers and services carry it as a label
     installation_id: str = ""
+    #: when that was restored from a backup; None: never
+    restored_at: datetime | None = None
     #: deployments whose containers may not carry that label yet
     unlabelled_deployments: frozenset[str] = field(default=frozenset(), repr=False)
     #: for a rollout: the id of the container that a deployment let serve, by deployment; None: not recorded (yet)

@@ -62,6 +62,8 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             if outcome := await rollout_swap.settle(settling, left_open):
                 return outcome
         attempt = await begin(application)
+        if left_open is None and _is_before_backup(task) and (outcome := await _settle_unrecorded(attempt)):
+            return outcome
         async with ask_beside(attempt):
             await attempt.runtime.remove_leftovers()
             if task.deployment.cancelled_at is not None:
@@ -72,6 +74,22 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             # Somebody removed the container: create it again.
             raise Postponed(error.reason.code, error.reason.message) from error
         return Outcome(Status.FAILED, error.reason, log=error.log)
+
+
+def _is_before_backup(task: Task) -> bool:
+    """Tell whether the deployment was requested before the backup that the database was restored from."""
+    restored_at = task.application.restored_at
+    return restored_at is not None and task.deployment.requested_at < restored_at
+
+
+async def _settle_unrecorded(attempt: Attempt) -> Outcome | None:
+    """Settle a swap of the deployment's own that was begun after the backup: its record is not in it."""
+    begun = await attempt.runtime.find_begun_swap(attempt.task.deployment.deployment_id)
+    if begun is None:
+        return None
+    longest = attempt.runtime.longest_call()
+    await attempt.journal.open_swap(begun, attempt.application, longest_call=longest)
+    return await rollout_swap.settle(attempt, begun)
 
 
 # -- the recipes, one for each kind
@@ -85,7 +103,7 @@ async def _replace(attempt: Attempt) -> Outcome:
         return await _move(attempt, attempt.task.prepared)
     resolved, reference = await within_deadline(attempt, resolve(attempt))
     serving = await attempt.runtime.serving()
-    if outcome := await _already_done(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
+    if outcome := await _already_done(attempt, serving, resolved.digest):
         return outcome
     if outcome := await within_deadline(attempt, _check_is_image(attempt, reference, resolved)):
         return outcome
@@ -104,7 +122,7 @@ async def _move(attempt: Attempt, digest: Digest) -> Outcome:
     attempt.journal.note_step(Step.RESOLVE, "prepared for its release")
     attempt.journal.note_digest(digest)
     serving = await attempt.runtime.serving()
-    if outcome := await _already_done(attempt.task, serving, digest, attempt.runtime.spec_hash()):
+    if outcome := await _already_done(attempt, serving, digest):
         return outcome
     await _pass_gates(attempt, wanted, digest, serving)
     return await _roll_forward(attempt, wanted.with_digest(digest), digest, serving)
@@ -120,7 +138,7 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     attempt.journal.note_step(Step.RESOLVE, what)
     attempt.journal.note_digest(digest)
     serving = await runtime.serving()
-    if outcome := await _already_done(attempt.task, serving, digest, runtime.spec_hash()):
+    if outcome := await _already_done(attempt, serving, digest):
         return outcome
     await _pass_gates(attempt, target.reference, digest, serving, served_before=True)
     version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
@@ -299,23 +317,22 @@ async def _check_is_image(attempt: Attempt, reference: Reference, resolved: Reso
     return Outcome(Status.UNCHANGED, Reason(Code.NO_IMAGE, f"{message}; nothing is deployed"), digest=resolved.digest)
 
 
-async def _already_done(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
+async def _already_done(attempt: Attempt, serving: Serving | None, digest: Digest) -> Outcome | None:
     """Return an outcome when the requested version serves already and is observed healthy, or a newer one does.
 
     What is newer is known by its order alone, except where the database was restored from a backup.
     """
     if serving is None:
         return None
+    task, spec_hash = attempt.task, attempt.runtime.spec_hash()
     if not serving.healthy or (serving.digest, serving.spec_hash) != (digest, spec_hash):
-        recorded = task.previous.deployment_id if task.previous else None
-        made_by = serving.deployment_id
-        if made_by is None or made_by == recorded or not await task.is_older_than(made_by):
-            return None
-        message = (
-            f"it was requested before the backup that the database was restored from, and {serving.name} is newer: the "
-            f"deployment {made_by} made it, which is not in the backup. To replace that, deploy again"
-        )
-        return Outcome(Status.CANCELLED, Reason(Code.CANCELLED, message))
+        return await _overtaken(task, serving)
+    is_own = serving.deployment_id == task.deployment.deployment_id
+    if is_own or (task.deployment.kind is not Kind.REDEPLOY and not _is_recorded(task, serving)):
+        # Without a record, healing and rollbacks would take the version before for the one that serves: the database
+        # was restored from a backup, or a swap was closed without a proof.
+        done = await attempt.runtime.rebuild_swap(serving, task.deployment.deployment_id)
+        return await rollout_swap.commit(attempt, done)
     if task.deployment.kind is not Kind.REDEPLOY:
         reason = Reason(Code.UP_TO_DATE, f"{serving.name} already runs {digest}{digest_mismatch(task, digest)}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
@@ -323,3 +340,27 @@ async def _already_done(task: Task, serving: Serving | None, digest: Digest, spe
         reason = Reason(Code.SATISFIED, f"deployment {done_by} has just replaced {serving.name} with {digest}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
     return None
+
+
+async def _overtaken(task: Task, serving: Serving) -> Outcome | None:
+    """Return an outcome when something newer than the backup runs, which the deployment must not replace."""
+    recorded = task.previous.deployment_id if task.previous else None
+    made_by = serving.deployment_id
+    if not serving.running or made_by is None or made_by == recorded or not await task.is_older_than(made_by):
+        return None
+    message = (
+        f"it was requested before the backup that the database was restored from, and {serving.name} is newer: the "
+        f"deployment {made_by} made it, which is not in the backup. To replace that, deploy again"
+    )
+    return Outcome(Status.CANCELLED, Reason(Code.CANCELLED, message))
+
+
+def _is_recorded(task: Task, serving: Serving) -> bool:
+    """Tell whether this version is recorded as the one that serves. What no deployment made needs no record."""
+    if serving.deployment_id is None:
+        return True
+    if task.previous is None:
+        return False
+    reference = task.previous.reference
+    recorded = (reference.digest if reference else None, task.previous.spec_hash)
+    return all(known in {None, seen} for known, seen in zip(recorded, (serving.digest, serving.spec_hash), strict=True))

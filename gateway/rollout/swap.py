@@ -198,7 +198,7 @@ async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *
     outcome = outcome or await _put_back_on_failure(
         attempt, swap, _prove(attempt, swap, proven=swap.starts_beside_old and not resumed)
     )
-    return outcome or await _commit(attempt, swap)
+    return outcome or await commit(attempt, swap)
 
 
 async def _open(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot] | None) -> None:
@@ -280,7 +280,7 @@ async def _put_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Outc
     return await _put_back_outcome(attempt, back)
 
 
-async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
+async def commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Clean up, and return what is observed to serve."""
     attempt.journal.note_step(Step.COMMIT)
     await attempt.context.swaps.let_others_first()
@@ -325,7 +325,7 @@ async def _put_back_outcome(attempt: Attempt, swap: Swap) -> Outcome:
         return _failed(swap, reason, f"{serving.name} is {what}, and is unhealthy: {error.reason.message}")
     if new:
         _LOG.warning("The old version is gone, so the new version serves", reason=reason.message)
-        return await _commit(attempt, swap)
+        return await commit(attempt, swap)
     return Outcome(Status.ROLLED_BACK, reason, log=swap.log)
 
 

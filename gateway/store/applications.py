@@ -25,7 +25,7 @@ _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
     engine_id, created_at, base, files, environment_id, other_secrets, password_for,
-    (SELECT installation_id FROM installation) AS installation,
+    (SELECT installation_id FROM installation) AS installation, (SELECT restored_at FROM installation) AS restored_at,
     ARRAY(SELECT d.deployment_id FROM deployments d
            WHERE d.application_id = applications.application_id AND d.marked_to <> d.epoch) AS unmarked
 """
@@ -64,6 +64,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         adopted_spec=None if base is None else AdoptedSpec.load(vault.decrypt(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
         installation_id=row["installation"],
+        restored_at=row["restored_at"],
         unlabelled_deployments=frozenset(row["unmarked"]),
         gated=row.get("gated", False),
     )

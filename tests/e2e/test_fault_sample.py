@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.registry import PrivateRegistry
 from gateway.model.configuration import Order
 from tests.faults import strikes
 from tests.faults.matrix import Tally, strike_once
 from tests.faults.release_world import Bad, Scene, release_world, strike_release
+from tests.faults.restored_world import restored_under_load
 from tests.faults.world import Asked, world
 from tests.support.real_parts import Pushes
 
@@ -49,6 +51,20 @@ async def test_what_was_under_way_in_a_backup_is_finished_where_it_is_restored(
     async with world(Order.STOP_FIRST, dockerd, f"{pushes.address}/{pushes.path}", place) as one:
         for asked, at in ((Asked.PUSH, 3), (Asked.ROLLBACK, 5)):
             assert await strike_once(one, tally, strikes.RESTORED, asked, at, after=True)
+    assert tally.violations == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+async def test_applications_under_pushes_go_on_where_their_backup_is_restored(
+    dockerd: PrivateEngine,
+    registry: PrivateRegistry,
+    pushes: Pushes,
+    postgres_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tally, place = Tally(), tmp_path_factory.mktemp("restored")
+    await restored_under_load(dockerd, registry, postgres_server, pushes.path, place, tally, rounds=2)
     assert tally.violations == []
 
 

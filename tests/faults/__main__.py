@@ -16,6 +16,7 @@ from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
 from gateway.model.configuration import Order
+from gateway.store.embedded_postgres import embedded_postgres
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
@@ -28,6 +29,7 @@ from tests.faults.promotion_world import (
 )
 from tests.faults.promotion_world import Scene as PromotionScene
 from tests.faults.release_world import Bad, ReleaseWorld, Scene, at_calls_of_a_release, release_world
+from tests.faults.restored_world import restored_under_load
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
 from tests.faults.world import Asked, World, world
@@ -202,6 +204,13 @@ async def told(_registry: PrivateRegistry, directory: Path, tally: Tally) -> Non
     await through_kills(directory, tally, events=events, kills=kills)
 
 
+async def many_restored(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """Nine applications under pushes, restored elsewhere ROUNDS=10 times."""
+    rounds = int(os.environ.get("ROUNDS", "10"))
+    async with private_engine(arguments=SIDE_BY_SIDE) as dockerd, embedded_postgres(directory / "server") as server:
+        await restored_under_load(dockerd, registry, server, directory.name, directory / "world", tally, rounds=rounds)
+
+
 async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     """What images come from, and what they are kept on."""
     host, _, port = registry.address.rpartition(":")
@@ -226,6 +235,7 @@ PARTS: dict[str, Part] = {
     **{f"person-{order}": every(order, PERSON) for order in Order},
     **{f"service-{order}": every_service(order) for order in Order},
     **{f"meddled-service-{order}": meddled_service(order) for order in Order},
+    "restored-many": many_restored,
     "clones": clones,
     "twins": twins,
     "supplies": supplies,

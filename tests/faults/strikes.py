@@ -171,8 +171,12 @@ async def _back_up(world: World) -> None:
 
 
 async def _back_up_and_kill(world: World) -> None:
-    await _back_up(world)
-    await _signal(signal.SIGKILL)(world)
+    async def both() -> None:
+        await world.back_up()
+        await _signal(signal.SIGKILL)(world)
+
+    # The gateway may give its call up meanwhile, and with it who serves that call here.
+    await run_to_completion(both())
 
 
 async def _restored(world: World) -> None:

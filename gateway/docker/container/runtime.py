@@ -235,6 +235,24 @@ class ContainerRuntime:
             new=new,
         )
 
+    async def rebuild_swap(self, serving: Serving, deployment_id: str) -> Swap:
+        old = next(iter(await self._containers.list_kept()), None)
+        return self._swap(deployment_id, old, serving.object_id, Order.STOP_FIRST)
+
+    async def find_begun_swap(self, deployment_id: str) -> Swap | None:
+        found = await self._containers.list_all()
+        made = [one for one in found if one.labels.get(DEPLOYMENT) == deployment_id]
+        aside = [one for one in await self._containers.list_kept() if one not in made]
+        bearer = next((one for one in found if one.name == self._name), None)
+        if not made or not aside or (bearer is not None and bearer not in made):
+            return None
+        old = next((one for one in aside if not one.stopped), aside[0])
+        new = bearer or max(made, key=lambda one: containers.parse_time(one.created))
+        policy = ownership.restart_policy_of(self.application, old)
+        return replace(
+            self._swap(deployment_id, old, new.container_id, self._order(old, {})), old_restart_policy=policy
+        )
+
     # -- the swap
 
     def _swap_of(self, swap: Swap) -> ContainerSwap:

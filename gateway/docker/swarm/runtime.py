@@ -127,6 +127,21 @@ class ServiceRuntime:
             new=str(image),
         )
 
+    async def rebuild_swap(self, serving: Serving, deployment_id: str) -> Swap:
+        return Swap(
+            application_id=self.application.application_id,
+            deployment_id=deployment_id,
+            serving_name=self._name,
+            runtime=RuntimeKind.SERVICE,
+            old=None,
+            old_restart_policy=None,
+            new=serving.object_id,
+        )
+
+    async def find_begun_swap(self, deployment_id: str) -> Swap | None:  # noqa: ARG002 - the containers'
+        """Return None: a service is one object, whose update is sent again."""
+        return None
+
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
         """Return None: earlier versions are not kept but sent again."""
         return None

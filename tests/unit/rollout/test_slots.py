@@ -39,7 +39,7 @@ class Scene:
         monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock(return_value=self.runtime))
 
     async def roll_back(self) -> Outcome:
-        application: Any = MagicMock(configuration=Configuration())
+        application: Any = MagicMock(configuration=Configuration(), restored_at=None)
         target = attempt.RollbackTarget("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
         context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
