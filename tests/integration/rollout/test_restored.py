@@ -13,6 +13,7 @@ from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import free_port, until
 from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.audit import Actor
 from gateway.model.deployments import Kind, LeaseLost, Status, Swap
@@ -86,8 +87,16 @@ async def test_a_version_newer_than_the_backup_is_told_serves_on_and_is_deployed
 
 
 @pytest.mark.long
-async def test_what_was_asked_for_before_the_backup_replaces_nothing_newer(
-    app: DeployedApp, engine: Engine, pushes: Pushes, postgres: str, dockerd: PrivateEngine, tmp_path: Path
+@pytest.mark.parametrize("runs", [True, False])
+async def test_what_was_asked_for_before_the_backup_replaces_nothing_newer_that_runs(
+    app: DeployedApp,
+    engine: Engine,
+    pushes: Pushes,
+    postgres: str,
+    dockerd: PrivateEngine,
+    tmp_path: Path,
+    *,
+    runs: bool,
 ) -> None:
     await pushes("v1")
     await app.ask(Kind.DEPLOY)
@@ -104,11 +113,16 @@ async def test_what_was_asked_for_before_the_backup_replaces_nothing_newer(
     await pushes("v3")
     newer = await app.ask(Kind.DEPLOY)
     serving = await app.serving()
+    if not runs:
+        await containers.stop(engine, serving.container_id, grace=1)
     async with restored(app, postgres, path) as again, a_gateway(again.pool, engine, dockerd.host):
         await again.pool.execute("UPDATE deployments SET next_attempt_at = now() WHERE status = 'queued'")
         async with again.pool.acquire() as connection:
             await queue.notify(connection)
         ended = await again.ended((await again.newest()).deployment_id)
+        if not runs:
+            assert ended.status is Status.SUCCEEDED
+            return
         assert ended.status is Status.CANCELLED
         assert ended.reason is not None
         assert f"the deployment {newer.deployment_id} made it" in ended.reason.message
