@@ -108,6 +108,18 @@ async def version_that_exits(stage: Stage) -> None:
     await until(lambda: _serves("v1", _PORT + 1), within=20)
 
 
+async def replaced_in_turn(stage: Stage) -> None:
+    """Each version answers at the port of the host, and each that exits leaves the former one answering there."""
+    port = _PORT + 5
+    await stage.create("turns", ports=[{"targetPort": 8080, "publishedPort": port}])
+    for count in range(1, 2 * int(os.environ.get("TURNS", "3")), 2):
+        serves = partial(_serves, f"v{count}", port)
+        _expect(await stage.pushed("turns", Image(f"v{count}"), count=count), "succeeded")
+        await until(serves, within=20)
+        _expect(await stage.pushed("turns", Image(f"v{count + 1}", Behaviour.EXITS), count=count + 1), "rolled_back")
+        await until(serves, within=20)
+
+
 async def health_check(stage: Stage) -> None:
     """A HEALTHCHECK of the image decides when a version is ready."""
     await stage.create("health")
@@ -223,8 +235,9 @@ async def doctor(stage: Stage) -> None:
 
 
 SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
-    doctor, push_of_published_port, push_without_port, version_that_exits, health_check, rollback, stop_and_start,
-    network_and_volume, adopted, adopted_with_address, killed_gateway, probe_of_published_port, probe_of_container,
+    doctor, push_of_published_port, push_without_port, version_that_exits, replaced_in_turn, health_check, rollback,
+    stop_and_start, network_and_volume, adopted, adopted_with_address, killed_gateway, probe_of_published_port,
+    probe_of_container,
 )  # fmt: skip
 
 #: what an engine cannot do, by its name or its kind: Podman runs no HEALTHCHECK of an image in the format of OCI, and

@@ -34,6 +34,8 @@ _OPERATIONAL = frozenset({
     "GlobalIPv6PrefixLen", "MacAddress", "DNSNames",
 })  # fmt: skip
 _PREDEFINED = frozenset({"default", "bridge", "host", "none", "nat"})
+#: the id of Podman's default network, which it calls bridge in a request and `podman` in an answer
+_DEFAULT_OF_PODMAN = "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0b7a1bb9"
 
 # Fields of a HostConfig that can name another container's namespace, and the prefix of such a value.
 _NAMESPACE_MODES = ("NetworkMode", "IpcMode", "PidMode")
@@ -106,7 +108,7 @@ def manual_networks(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str
     """Return id and endpoint of the container's networks by name, except `but` and the engine's own."""
     mode, known = found["HostConfig"]["NetworkMode"], {*but, "host", "none"}
     if mode in {"default", "bridge"}:
-        known.add("bridge")
+        known |= {"bridge", _DEFAULT_OF_PODMAN}
     seen = {name: endpoint or {} for name, endpoint in (found["NetworkSettings"]["Networks"] or {}).items()}
     return {
         name: (endpoint.get("NetworkID", ""), _endpoint(endpoint, found["Id"][:_SHORT_ID]))

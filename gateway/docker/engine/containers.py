@@ -28,6 +28,7 @@ _CHECK_RUNS = 3  # of the health check to show
 _MAX_OUTPUT = 1000  # characters
 _GRACE = 10  # seconds to stop a container in a crash loop
 _UPDATE_ATTEMPTS, _UPDATE_PAUSE = 5, 0.2  # seconds between them
+_LEAVING_DEADLINE, _LOOK_AGAIN = 30.0, 0.05  # seconds for Podman to end a container that has exited
 
 NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 
@@ -86,9 +87,12 @@ class Container:
         return not self.running and not self.restarting
 
 
-def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
+def _container(found: dict[str, Any], labels: dict[str, str], *, podman: bool) -> Container:
     state = found["State"]
     health = state.get("Health") or {}
+    addresses = _endpoint_values(found, "IPAddress")
+    # Podman says of a container which it stops that it does not run.
+    running = state["Running"] or (podman and bool(state.get("Pid")))
     return Container(
         container_id=found["Id"],
         name=found["Name"].removeprefix("/"),
@@ -96,9 +100,10 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         labels=labels,
         image_id=found["Image"],
         image=found["Config"].get("Image") or "",
-        running=state["Running"],
+        running=running,
         pid=state.get("Pid") or 0,
-        restarting=state["Restarting"],
+        # Podman leaves one that has exited on its network at first, and starts it again or takes it off then.
+        restarting=state["Restarting"] or (podman and not running and bool(addresses)),
         paused=state["Paused"],
         restart_count=found["RestartCount"],
         exit_code=state["ExitCode"],
@@ -117,7 +122,7 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         networks={
             name: endpoint.get("NetworkID") or "" for name, endpoint in found["NetworkSettings"]["Networks"].items()
         },
-        addresses=_endpoint_values(found, "IPAddress"),
+        addresses=addresses,
         gateways=_endpoint_values(found, "Gateway"),
         published=_published(found["NetworkSettings"].get("Ports") or {}),
         mounts=tuple(found["Mounts"] or ()),
@@ -175,7 +180,7 @@ async def inspect(engine: Engine, container: str) -> Container | None:
 
 async def from_inspection(engine: Engine, found: dict[str, Any]) -> Container:
     """Return the container of an inspection as the engine sent it."""
-    return _container(found, await own_labels_of(engine, found))
+    return _container(found, await own_labels_of(engine, found), podman=await engine.is_podman())
 
 
 async def own_labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
@@ -315,10 +320,33 @@ def _policy(policy: dict[str, object]) -> tuple[object, object]:
 
 
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
-    """Send the stop signal, and SIGKILL after `grace` seconds. Does nothing for a container that is gone."""
+    """Send the stop signal, and SIGKILL after `grace` seconds. Does nothing for a container that is gone.
+
+    The container has given its ports back then.
+    """
     deadline = grace + CALL_DEADLINE
     with _ignore_missing():
         await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=deadline)
+        if await engine.is_podman():
+            await _wait_until_left(engine, container_id, grace)
+
+
+async def _wait_until_left(engine: Engine, container_id: str, grace: int) -> None:
+    """Return once Podman has taken the container off its network, or removed it. Raises Postponed.
+
+    It does so some time after a container has exited by itself, and meanwhile answers a request to stop it at once. The
+    rules of its firewall for a port are alike for all containers: those of a container that was started with the same
+    port before then go too, and nobody answers there. In a crash loop it starts the container again instead.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _LEAVING_DEADLINE
+    while (found := await inspect(engine, container_id)) is not None and not found.stopped:
+        if clock() >= deadline:
+            message = f"Podman has not taken {found.name} off its network: podman container cleanup {found.name}"
+            raise Postponed(Code.ENGINE_BUSY, message)
+        await asyncio.sleep(_LOOK_AGAIN)
+        params = {"t": grace}
+        await engine.call("POST", f"containers/{container_id}/stop", params=params, deadline=grace + CALL_DEADLINE)
 
 
 @contextmanager
