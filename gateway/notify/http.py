@@ -4,13 +4,13 @@ An address is resolved once for each connection, and the connection goes to what
 no proxy or cookie is used, and of an answer a bounded part is read.
 """
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -21,11 +21,11 @@ from yarl import URL
 from gateway.model.network_addresses import Reach, reach_of
 from gateway.model.sanitize import safe_line
 from gateway.notify.receiver import Undelivered
+from gateway.notify.threads import run_in_own_thread
 
 _ANSWER_SIZE = 2 * 1024**2  # bytes; a page of a hundred statuses or deployments of GitHub has several hundred KB
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
-_LONGEST_WAIT = 6 * 3600.0  # seconds; a receiver may not ask for more, see LONGEST_PAUSE of the outbox
-_PER_HOST = 8  # connections
+_LONGEST_WAIT = 6 * 3600.0  # seconds; a receiver may not ask for more, see LONGEST_PAUSE of receivers
 
 
 class AddressRefused(OSError):
@@ -75,7 +75,8 @@ class _CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
+        # Not by the threads of the loop: names that nobody answers for would hold all of them.
+        found = await run_in_own_thread(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family))
         for one in found:
             check_reach(host, str(one[4][0]), allow_private=self._allow_private)
         return [
@@ -179,8 +180,10 @@ async def open_sender() -> AsyncIterator[Sender]:
 
 
 def _session(*, allow_private: bool) -> aiohttp.ClientSession:
+    # Whoever sends bounds how much is sent at a time. A bound here, of connections to a host, would let all its
+    # receivers wait for one that does not answer.
     connector = aiohttp.TCPConnector(
-        resolver=_CheckedResolver(allow_private=allow_private), use_dns_cache=False, limit_per_host=_PER_HOST
+        resolver=_CheckedResolver(allow_private=allow_private), use_dns_cache=False, limit=0
     )
     return aiohttp.ClientSession(
         connector=connector,

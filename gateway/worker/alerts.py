@@ -5,8 +5,6 @@ address, which is a secret.
 """
 
 import asyncio
-import logging
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from gateway.background import BackgroundTasks
 from gateway.model.deployments import Deployment
 from gateway.model.errors import InvalidInput, Reason
 from gateway.model.sanitize import safe_line, safe_text
+from gateway.notify import people
+from gateway.notify.receiver import Undelivered
 from gateway.worker.metrics import ALERTS
 
 if TYPE_CHECKING:  # slow to import, and needed only where there is an address
@@ -26,11 +26,7 @@ if TYPE_CHECKING:  # slow to import, and needed only where there is an address
 _LOG = structlog.get_logger()
 
 _MAX_QUEUED = 1000  # alerts; more are dropped and counted
-_DEADLINE = 30.0  # seconds that one address may take
 _FLUSH_DEADLINE = 5.0  # seconds for queued alerts when the gateway stops
-_ACTIVE_MARKUP = re.compile(r"@(?=(all|channel|everyone|here|room)\b)|\](?=[(\[:])|<(?=[A-Za-z!@#/])", re.IGNORECASE)
-# An address may contain commas.
-_ADDRESS_SEPARATOR = re.compile(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +83,13 @@ class AlertQueue:
 
 
 async def _send(address: "Apprise", alert: Alert) -> None:
-    from apprise import NotifyFormat
-
-    title, body = _neutralize(safe_line(alert.title)), _neutralize(safe_text(alert.body))
     try:
-        async with asyncio.timeout(_DEADLINE):
-            # Plain text: HTML and Markdown in it are shown as they are.
-            done = bool(await address.async_notify(body=body, title=title, body_format=NotifyFormat.TEXT))
-    except Exception as error:  # whatever an Apprise plugin raises
-        _LOG.warning("An alert could not be sent", alert=alert.title, error=type(error).__name__)
-        done = False
+        await people.send(address, safe_line(alert.title), safe_text(alert.body))
+    except Undelivered as error:
+        _LOG.warning("An alert could not be sent", alert=alert.title, error=str(error))
+        ALERTS.labels("failed").inc()
     else:
-        if not done:
-            _LOG.warning("An alert was not accepted", alert=alert.title)
-    ALERTS.labels("sent" if done else "failed").inc()
-
-
-def _neutralize(text: str) -> str:
-    """Break mentions such as @all and links with other text, which a name from outside could contain."""
-    return _ACTIVE_MARKUP.sub("\\g<0>\u2060", text)
+        ALERTS.labels("sent").inc()
 
 
 @asynccontextmanager
@@ -125,17 +109,12 @@ async def send_alerts(urls: str, background_tasks: BackgroundTasks) -> AsyncIter
 
 
 def _addresses(urls: str) -> list["Apprise"]:
-    import apprise
-
-    # These libraries log addresses. Failures are logged above.
-    for library in ("apprise", "urllib3"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     parsed: list[Apprise] = []
-    for number, url in enumerate(_ADDRESS_SEPARATOR.split(urls.strip()), start=1):
-        one = apprise.Apprise()
-        if not one.add(url):
+    for number, url in enumerate(people.ADDRESS_SEPARATOR.split(urls.strip()), start=1):
+        try:
+            parsed.append(people.parse_address(url))
+        except InvalidInput as error:
             raise InvalidInput(
                 f"GATEWAY_ALERT_URLS: address {number} is not an Apprise address such as mailto://user:password@host"
-            )
-        parsed.append(one)
+            ) from error
     return parsed

@@ -13,7 +13,7 @@ from gateway.model.registries import Login, select_login
 from gateway.notify.receiver import Undelivered
 from gateway.queue.stored import find_origin
 from gateway.registry.client import RegistryClient
-from gateway.store import applications, outbox, registries
+from gateway.store import applications, image_origins, registries
 from gateway.store.database import Pool, statement
 from gateway.store.encryption import Vault
 
@@ -29,20 +29,20 @@ class ImageOrigins:
     async def find(self, event: Event) -> Mapping[str, str]:
         """Return the labels that say where the image of the event's deployment comes from. Raises Undelivered."""
         async with statement(self._pool) as connection:
-            known = await outbox.select_origin(connection, event.event_id)
+            known = await image_origins.select_origin(connection, event.event_id)
         if known is not None:
             return known
         labels = await self._labels(event)
         found = origin_of(labels.get(SOURCE), labels.get(REVISION)) or await self._said(event) or {}
         async with statement(self._pool) as connection:
-            await outbox.update_origin(connection, event.event_id, found)
+            await image_origins.update_origin(connection, event.event_id, found)
         return found
 
     async def _said(self, event: Event) -> Mapping[str, str] | None:
         """Return what a call for the deployment says of it, else a push; then of the one that it goes back to."""
         digest = (event.content.get("deployment") or {}).get("digest")
         async with statement(self._pool) as connection:
-            deployments, called = await outbox.select_called_origin(connection, event.deployment_id or "")
+            deployments, called = await image_origins.select_called_origin(connection, event.deployment_id or "")
             if called is not None:
                 return called
             for one in deployments:

@@ -5,7 +5,8 @@
                      └─▶ given up                     it refuses the event for good, or for too long
 
 Several gateways share the deliveries: a claim is a lease, and a gateway that died loses it. A receiver that is down is
-paused, and then tried by one delivery at a time; the others do not wait for it.
+tried by one delivery at a time, and paused. Others do not wait for it, also if it never answers: half of the places are
+for the first delivery of a receiver that is well.
 """
 
 import asyncio
@@ -30,10 +31,11 @@ from gateway.notify import people, receivers
 from gateway.notify.http import Sender, open_sender
 from gateway.notify.receiver import Delivery, Receipt, Undelivered
 from gateway.registry.client import RegistryClient
-from gateway.store import alerts, outbox
+from gateway.store import alerts, outbox, outbox_attempts, outbox_claims, outbox_retention, receiver_health
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.store.outbox import LONGEST_PAUSE, TRIPPED, ClaimedDelivery, Claims
+from gateway.store.outbox_claims import ClaimedDelivery, Claims
+from gateway.store.receiver_health import LONGEST_PAUSE, TRIPPED
 from gateway.worker.image_origins import ImageOrigins
 from gateway.worker.metrics import ALERTS
 
@@ -41,7 +43,8 @@ _LOG = structlog.get_logger()
 
 _LEASE = timedelta(seconds=60)
 _DEADLINE = 45.0  # seconds that one delivery may take: less than its lease
-_MOST, _PER_RECEIVER = 64, 16  # deliveries at a time
+_MOST, _PER_RECEIVER = 128, 8  # deliveries at a time
+_RESERVED = 64  # of them, for receivers that get nothing else: as many may hang, and others get theirs at once
 _PAUSE = 0.02  # seconds between two claims
 _SHORTEST, _LONGEST = 2.0, 1800.0  # seconds between attempts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0  # seconds for which a receiver that is down is left alone
@@ -111,12 +114,13 @@ class OutboxWorker:
 
     async def _claim(self, most: int) -> Claims:
         async with statement(self._pool) as connection:
-            return await outbox.claim_deliveries(
+            return await outbox_claims.claim_deliveries(
                 connection,
                 self._vault,
                 self._owner,
                 lease=_LEASE,
                 most=most,
+                common=most - _RESERVED,
                 per_alert=_PER_RECEIVER,
                 settings=list(self._addresses),
                 after=self._after,
@@ -131,7 +135,7 @@ class OutboxWorker:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(POLL_INTERVAL), statement(self._pool) as connection:
                 for claimed in running.values():
-                    await outbox.postpone_delivery(
+                    await outbox_attempts.postpone_delivery(
                         connection,
                         claimed,
                         delay=timedelta(0),
@@ -179,7 +183,7 @@ class OutboxWorker:
     async def _store(self, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> None:
         """Store what is about to be sent. Raises LeaseLost, so that nothing is sent that another gateway sends."""
         async with statement(self._pool) as connection:
-            if not await outbox.store_progress(connection, claimed, progress):
+            if not await outbox_attempts.store_progress(connection, claimed, progress):
                 raise LeaseLost(claimed.delivery_id)
 
     def _url(self, claimed: ClaimedDelivery) -> str | None:
@@ -201,7 +205,7 @@ class OutboxWorker:
     async def _delivered(self, claimed: ClaimedDelivery, delivery: Delivery, receipt: Receipt) -> None:
         async def write() -> None:
             async with transaction(self._pool) as connection:
-                await outbox.finish_delivery(
+                await outbox_attempts.finish_delivery(
                     connection,
                     claimed,
                     delivered=True,
@@ -209,7 +213,7 @@ class OutboxWorker:
                     error=receipt.note or None,
                     progress=delivery.progress,
                 )
-                await outbox.mark_well(connection, claimed.alert.alert_id)
+                await receiver_health.mark_well(connection, claimed.alert.alert_id)
 
         await _until_written(write)
         ALERTS.labels("sent").inc()
@@ -224,14 +228,14 @@ class OutboxWorker:
         async def write() -> None:
             async with transaction(self._pool) as connection:
                 asked = None if error.retry_after is None else timedelta(seconds=error.retry_after)
-                failures = await outbox.mark_failed(connection, alert_id, text, asked, down=error.down)
+                failures = await receiver_health.mark_failed(connection, alert_id, text, asked, down=error.down)
                 if failures >= TRIPPED and error.down:
                     pause = timedelta(seconds=_jittered(_FIRST_PAUSE, failures - TRIPPED + 1, _LONGEST_PAUSE))
-                    await outbox.mark_failed(connection, alert_id, text, pause, down=False)
+                    await receiver_health.mark_failed(connection, alert_id, text, pause, down=False)
                 if error.gone:
-                    await outbox.disable_alert(connection, alert_id, text)
+                    await receiver_health.disable_alert(connection, alert_id, text)
                 if ends or too_far:
-                    await outbox.finish_delivery(
+                    await outbox_attempts.finish_delivery(
                         connection,
                         claimed,
                         delivered=False,
@@ -240,7 +244,7 @@ class OutboxWorker:
                         progress=delivery.progress,
                     )
                     return
-                await outbox.postpone_delivery(
+                await outbox_attempts.postpone_delivery(
                     connection,
                     claimed,
                     delay=timedelta(seconds=delay),
@@ -263,7 +267,7 @@ class OutboxWorker:
     async def _hold(self, claimed: ClaimedDelivery, delay: timedelta) -> None:
         """Let it wait without an attempt."""
         async with statement(self._pool) as connection:
-            await outbox.postpone_delivery(
+            await outbox_attempts.postpone_delivery(
                 connection,
                 claimed,
                 delay=delay,
@@ -285,8 +289,8 @@ class OutboxWorker:
                 said = now + _SETTINGS_INTERVAL
             async with statement(self._pool) as connection:
                 await outbox.close_overtaken(connection)
-                await outbox.shorten_waits(connection, _LEASE, LONGEST_PAUSE)
-                given_up = await outbox.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING)
+                await outbox_retention.shorten_waits(connection, _LEASE, LONGEST_PAUSE)
+                given_up = await outbox_retention.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING)
             if given_up:
                 ALERTS.labels("dropped").inc(given_up)
                 _LOG.error("Alerts were given up: they waited for too long, or too many did", count=given_up)

@@ -16,7 +16,7 @@ from gateway.store import (
     deployment_retention,
     first_seen,
     inbox_parts,
-    outbox,
+    outbox_retention,
     promotions,
     releases,
     scan_reports,
@@ -68,7 +68,7 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         reports = await scan_reports.delete_expired(
             connection, older_than=timedelta(days=settings.log_days), most=_REPORTS_KEPT
         )
-        events = await outbox.delete_expired(
+        events = await outbox_retention.delete_expired(
             connection, older_than=timedelta(days=settings.inbox_days), most=_MESSAGES_KEPT
         )
         return deliveries or entries or events or digests or reports

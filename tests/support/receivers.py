@@ -55,6 +55,39 @@ async def a_hook(answer: Callable[[], web.Response] = web.Response) -> AsyncIter
         yield hook
 
 
+@dataclass
+class Hole:
+    """Accepts connections, takes what is sent, and never answers. `full` counts those that have sent something."""
+
+    port: int = 0
+    full: int = 0
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def swallow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        if await reader.read(1):
+            self.full += 1
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    async def swallowed(self, count: int) -> bool | None:
+        return self.full >= count or None
+
+
+@asynccontextmanager
+async def a_hole() -> AsyncIterator[Hole]:
+    hole = Hole()
+    server = await asyncio.start_server(hole.swallow, "127.0.0.1", 0)
+    try:
+        hole.port = server.sockets[0].getsockname()[1]
+        yield hole
+    finally:
+        server.close()
+        for one in hole.connections:
+            one.close()
+
+
 @asynccontextmanager
 async def delivering(pool: Pool, vault: Vault, owner: str = "one", **settings: str) -> AsyncIterator[OutboxWorker]:
     """Deliver what is in the outbox until the block is left."""

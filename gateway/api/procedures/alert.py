@@ -18,9 +18,9 @@ from gateway.model.alerts import Alert, EventKind, ReceiverKind
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.notify.address import Entered
 from gateway.notify.receiver import Undelivered
-from gateway.store import alerts, outbox, resource_owners
+from gateway.store import alerts, outbox_deliveries, resource_owners
 from gateway.store.database import statement, transaction
-from gateway.store.outbox import LoggedDelivery
+from gateway.store.outbox_deliveries import LoggedDelivery
 
 procedures = Procedures()
 
@@ -364,7 +364,7 @@ async def select_deliveries(context: Context, given: Deliveries) -> Answer:
         covered = frozenset[str]() if grants is None else await resource_owners.select_covered(connection, grants)
         if grants is not None and applications is None:
             applications = list(covered)
-        found = await outbox.select_deliveries(
+        found = await outbox_deliveries.select_deliveries(
             connection,
             page,
             alert_ids=None if given.alert_id is None else [given.alert_id],
@@ -386,8 +386,8 @@ async def replay(context: Context, given: Replay) -> Answer:
         raise InvalidInput("name one of alertDeliveryId and alertId", field="alertDeliveryId")
     async with transaction(context.pool) as connection:
         if given.alert_delivery_id is not None:
-            count = await outbox.replay_delivery(connection, given.alert_delivery_id)
+            count = await outbox_deliveries.replay_delivery(connection, given.alert_delivery_id)
         else:
             await alerts.lock_alert(connection, context.vault, given.alert_id or "")
-            count = await outbox.replay_failed(connection, given.alert_id or "")
+            count = await outbox_deliveries.replay_failed(connection, given.alert_id or "")
     return Answer(Replayed.make(count=count))

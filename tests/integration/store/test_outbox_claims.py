@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.store import outbox
+from gateway.store import outbox_attempts, outbox_claims, outbox_retention
 from gateway.store.database import Connection, connect
 from gateway.store.encryption import Vault
-from gateway.store.outbox import Claims
+from gateway.store.outbox_claims import Claims
 from tests.support.databases import create_database
 
 VAULT = Vault(b"k" * 32)
@@ -46,13 +46,14 @@ async def fill(connection: Connection, alert_id: str, *, applications: int, each
     )
 
 
-async def claim(connection: Connection, former: Claims, most: int = 64) -> Claims:
-    return await outbox.claim_deliveries(
+async def claim(connection: Connection, former: Claims, most: int = 64, common: int | None = None) -> Claims:
+    return await outbox_claims.claim_deliveries(
         connection,
         VAULT,
         "me",
         lease=timedelta(minutes=1),
         most=most,
+        common=most if common is None else common,
         per_alert=PER_ALERT,
         settings=[],
         after=former.after,
@@ -61,7 +62,7 @@ async def claim(connection: Connection, former: Claims, most: int = 64) -> Claim
 
 async def finish(connection: Connection, claims: Claims) -> None:
     for one in claims.deliveries:
-        await outbox.finish_delivery(connection, one, delivered=True, status_code=200, error=None, progress={})
+        await outbox_attempts.finish_delivery(connection, one, delivered=True, status_code=200, error=None, progress={})
 
 
 async def scans(connection: Connection) -> int:
@@ -116,6 +117,22 @@ async def test_what_is_due_behind_much_that_is_postponed_is_reached(connection: 
     assert (looks, len(claims.deliveries), claims.after) == (3, 1, {})
 
 
+async def test_places_are_left_for_the_first_delivery_of_a_receiver_that_is_well(connection: Connection) -> None:
+    for alert_id in ("well", "other"):
+        await fill(connection, alert_id, applications=6)
+
+    async def claimed(common: int) -> list[str]:
+        claims = await claim(connection, Claims(), most=20, common=common)
+        return sorted(one.alert.alert_id for one in claims.deliveries)
+
+    assert await claimed(3) == ["other", "other", "well"]
+    assert await claimed(0) == []  # both have one already
+    await connection.execute("UPDATE outbox_deliveries SET lease_until = NULL")
+    await connection.execute("UPDATE alerts SET failures = 1 WHERE alert_id = 'other'")
+    assert await claimed(-1) == ["well"]
+    assert await claimed(20) == ["other", *["well"] * 5]
+
+
 async def test_a_clock_that_was_set_back_delays_no_message_for_long(connection: Connection) -> None:
     await fill(connection, "well", applications=3)
     day = "interval '1 day'"
@@ -129,7 +146,7 @@ async def test_a_clock_that_was_set_back_delays_no_message_for_long(connection: 
             " (SELECT min(delivery_id) FROM outbox_deliveries WHERE next_attempt_at < now() AND lease_until IS NULL)"
         )
     assert (await claim(connection, Claims())).deliveries == []
-    await outbox.shorten_waits(connection, timedelta(minutes=1), timedelta(hours=6))
+    await outbox_retention.shorten_waits(connection, timedelta(minutes=1), timedelta(hours=6))
     assert len((await claim(connection, Claims())).deliveries) == 1
     rows = await connection.fetch(
         "SELECT greatest(next_attempt_at, lease_until) - now() AS wait FROM outbox_deliveries ORDER BY 1"

@@ -1,8 +1,8 @@
 """What happens to applications is told to each receiver, in order, whatever the receivers do."""
 
-import asyncio
 import hashlib
 import hmac
+import socket
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from gateway.store.database import transaction
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import VAULT, Web
 from tests.support.concluding import conclude
-from tests.support.receivers import Hook, a_hook, delivering, shorten_clocks
+from tests.support.receivers import Hook, a_hole, a_hook, delivering, shorten_clocks
 
 
 @pytest.fixture
@@ -101,6 +101,28 @@ async def test_a_receiver_that_fails_gets_everything_later_in_order_and_no_other
             assert heard[1] == failed  # with the same id
             await settled(web, first["alertId"], waiting=0, failures=0, lastError=None)
         assert await deliveries(web, alertId=second["alertId"]) == [("delivered", "a: deploy failed")] * 3
+
+
+@pytest.mark.parametrize("receiver", ["webhook", "apprise"])
+async def test_receivers_that_never_answer_hold_nothing_that_another_one_needs(web: Web, receiver: str) -> None:
+    applications = [await web.application(f"acme/web{number}") for number in range(3)]
+    scheme = {"webhook": "http", "apprise": "json"}[receiver]
+    async with a_hole() as hole, a_hook() as well:
+        for number in range(50):
+            address = f"{scheme}://127.0.0.1:{hole.port}/{number}" + ("?rto=600" if receiver == "apprise" else "")
+            await web.mutate("alert.create", name="n", receiver=receiver, address=address, allowPrivate=True)
+        for number, application_id in enumerate(applications):
+            await write(web, application_id, f"{number}")
+        address = well.url.replace("http", scheme)
+        good = await web.mutate("alert.create", name="well", receiver=receiver, address=address, allowPrivate=True)
+        async with delivering(web.pool, VAULT):
+            await until(lambda: hole.swallowed(64), within=20)
+            for number in range(20):
+                await write(web, applications[number % 3], f"good-{number}")
+            await settled(web, good["alertId"], waiting=0)
+            # As long as none of the others was given up.
+            assert await web.pool.fetchval("SELECT sum(failures) FROM alerts") == 0
+    assert well.heard.qsize() == 20
 
 
 async def test_a_receiver_that_asks_to_wait_is_left_alone_for_that_long(web: Web) -> None:
@@ -246,10 +268,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused_when_it_is_reso
 ) -> None:
     made = await web.mutate("alert.create", name="n", receiver="webhook", address="https://rebound.example/")
 
-    async def resolved(*_: object, **__: object) -> list[Any]:
-        return [(2, 1, 6, "", ("127.0.0.1", 443))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", 443))])
     tried = await web.mutate("alert.test", alertId=made["alertId"])
     assert tried["delivered"] is False
     assert "private network" in tried["error"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.store import alerts, delivery_log, delivery_log_size, deployment_retention, inbox_parts, outbox
+from gateway.store import alerts, delivery_log, delivery_log_size, deployment_retention, inbox_parts, outbox_retention
 from gateway.store.database import connect, transaction
 from gateway.worker.outbox import LONGEST_WAIT, MOST_WAITING
 from gateway.worker.retention import prune_deployments, prune_expired, prune_inbox
@@ -416,7 +416,7 @@ async def test_what_grows_by_itself_is_deleted_by_age_and_by_number(web: Web, mo
     await created(web)
     await web.pool.execute(_AGED)
     async with web.pool.acquire() as connection:
-        assert await outbox.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING) == 1
+        assert await outbox_retention.give_up_old(connection, older_than=LONGEST_WAIT, most=MOST_WAITING) == 1
         await alerts.delete_unset(connection)
     monkeypatch.setattr("gateway.worker.retention._MESSAGES_KEPT", 3)
     await prune_expired(web.pool, Settings.from_environ({"HOME": "/", "GATEWAY_INBOX_DAYS": "45"}))

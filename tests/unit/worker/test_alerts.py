@@ -55,7 +55,7 @@ async def test_a_failing_address_is_counted_and_not_logged(
             await alerts.flush()
     assert counted() == before + 1
     # A gateway that other tests share may log meanwhile.
-    assert [line["event"] for line in logged if line["event"] != "Postponed"] == ["An alert was not accepted"]
+    assert [line["event"] for line in logged if line["event"] != "Postponed"] == ["An alert could not be sent"]
     assert "secret" not in str(logged) + caplog.text
 
 
