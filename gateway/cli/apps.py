@@ -1,6 +1,5 @@
 """`gateway apps`: create, change, list and show applications. `app_states` starts, stops and deletes them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from gateway.cli._runner import (
 from gateway.cli.adoption import adopt, discovered
 from gateway.cli.app_states import delete, logs, restart, start, stop
 from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.setting_text import describe
 from gateway.model.slug import slug
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _print_pending(pending: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _format_value(value: Any) -> str:
-    return "-" if value in (None, [], {}) else value if isinstance(value, str) else json.dumps(value)
+    return "-" if value in (None, [], {}) else describe(value)
 
 
 _COLUMNS: Columns = {
@@ -259,11 +259,8 @@ def _settings(found: Mapping[str, Any]) -> dict[str, str]:
     shown = {}
     for name, value in Configuration().model_dump(mode="json", by_alias=True).items():
         present = found.get(name, value)
-        if name in {"ports", "mounts"}:
-            left_out = {"portId", "mountId", "applicationId", "serviceId", "content"}
-            present = [{field: one for field, one in part.items() if field not in left_out} for part in present]
         if present != value:
-            shown[name] = present if isinstance(present, str) else json.dumps(present)
+            shown[name] = describe(present)
     return shown
 
 

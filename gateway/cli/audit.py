@@ -1,6 +1,5 @@
 """`gateway audit`."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from gateway.cli._runner import command, connect, json_option, moment, print_jso
 from gateway.cli._table import Id
 from gateway.model.audit import plain_fields
 from gateway.model.errors import Conflict, GatewayError, NotFound
+from gateway.model.setting_text import describe
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
@@ -106,4 +106,4 @@ def _format_changes(row: Mapping[str, Any]) -> str:
 
 
 def _format_value(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return "-" if value is None else describe(value)

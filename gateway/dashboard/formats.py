@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import orjson
 from markupsafe import Markup, escape
 
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Reference
+from gateway.model.setting_text import describe
 
 #: stands where there is no value
 NOTHING = "\N{EN DASH}"
@@ -72,17 +72,8 @@ def seconds(milliseconds: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return the value of a setting as people read it: text as it is, a list or a mapping as JSON."""
-    if value is None or value in ("", [], {}):
-        return NOTHING
-    return value if isinstance(value, str) else orjson.dumps(_without_nothing(value), default=str).decode()
-
-
-def _without_nothing(value: object) -> object:
-    """Leave the fields out that have no value, at any depth."""
-    if isinstance(value, dict):
-        return {name: _without_nothing(one) for name, one in value.items() if one is not None}
-    return [_without_nothing(one) for one in value] if isinstance(value, list) else value
+    """Return the value of a setting as people read it."""
+    return NOTHING if value is None or value in ("", [], {}) else describe(value)
 
 
 def short_digest(digest: str | None) -> str:
