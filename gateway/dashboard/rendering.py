@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard import formats, texts
+from gateway.dashboard import formats, remedies, texts
 from gateway.dashboard.procedures import may
 from gateway.dashboard.sessions import PREFIX, SESSION
 
@@ -117,6 +117,7 @@ def templates(language: str = texts.ENGLISH) -> "jinja2.Environment":
         ago=partial(formats.ago, translate=translate),
         lasting=partial(formats.lasting, translate=translate),
         seconds=formats.seconds,
+        remedy=lambda elsewhere, code: translate(remedies.remedy(elsewhere, code)),
         setting=formats.setting,
         short_digest=formats.short_digest,
         image_name=formats.image_name,

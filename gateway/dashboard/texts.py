@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from gateway.dashboard.formats import AGO, NOW
+from gateway.dashboard.remedies import REMEDIES
 from gateway.model import (
     alerts,
     approvals,
@@ -95,7 +96,8 @@ def translator(language: str) -> Translate:
 
 def collect(environment: "jinja2.Environment", sources: Iterable[str]) -> list[str]:
     """Return all texts of these templates, and the words for values, in order."""
-    found = {word(one) for values in _ENUMERATIONS for one in values} | {word(one) for one in _WORDS} | {AGO, NOW}
+    found = {word(one) for values in _ENUMERATIONS for one in values} | {word(one) for one in _WORDS}
+    found |= {AGO, NOW, *REMEDIES.values()}
     for source in sources:
         # One with values comes with a None for each.
         for _, _, found_here in environment.extract_translations(source, ("_", "gettext")):  # type: ignore[attr-defined]  # of its i18n extension

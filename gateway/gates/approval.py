@@ -179,7 +179,7 @@ def _waits(approval: Approval, rule: Rule, facts: Facts, evidence: Mapping[str, 
     if deferral is not None and deferral.until is not None:
         message += f"; {deferral.approver.name} defers it until {deferral.until:%Y-%m-%d %H:%M} UTC"
         again = min(again, deferral.until) if len(given) < rule.count else deferral.until
-    message += f"; until {approval.deadline_at:%Y-%m-%d %H:%M} UTC: gateway approvals approve {approval.approval_id}"
+    message += f"; until {approval.deadline_at:%Y-%m-%d %H:%M} UTC"
     return unknown(Code.AWAITS_APPROVAL, message, evidence, ask_again_at=now + (again - facts.now))
 
 

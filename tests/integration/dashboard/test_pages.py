@@ -6,9 +6,12 @@ import pytest
 
 from gateway.dashboard.formats import NOTHING
 from gateway.model.api_keys import Grants, Permission
+from gateway.model.deployments import Status
+from gateway.model.errors import Code
 from gateway.store import api_keys
 from tests.integration.dashboard.visitor import PAGES, Visitor
 from tests.support.api_client import Web
+from tests.support.concluding import conclude
 
 HOSTILE = "<script>alert(1)</script>\"'{{7*7}}"
 
@@ -54,6 +57,24 @@ async def test_script_in_a_stored_text_is_shown_as_text(visitor: Visitor) -> Non
         page = await visitor.get(f"/dashboard{path}")
         assert page.status == 200
         assert "<script>alert" not in page.text
+
+
+async def test_what_a_gate_refused_can_be_let_pass_on_the_page_that_says_so(visitor: Visitor) -> None:
+    web = visitor.web
+    await web.mutate("application.deploy", applicationId=await web.application("acme/web"))
+    await conclude(web, Status.FAILED, Code.GATE_REFUSED)
+    (failed,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized")]
+    await web.pool.execute(
+        "INSERT INTO gate_verdicts (deployment_id, gate_id, name, kind, rule_hash, repository, digest, spec_hash,"
+        " verdict, code, message) VALUES ($1, 'g', 'scan', 'told', '', '', '', '', 'refused', 'gate_refused', 'no')",
+        failed,
+    )
+    page = await visitor.get(f"/dashboard/deployments/{failed}")
+    assert "Let this deployment pass" in page.text
+    assert "gateway gates" not in page.text
+    passed = await visitor.call("gate.override", deploymentId=failed, name="g", reason="it is urgent")
+    (queued,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized", state="queued")]
+    assert (passed.status, passed.headers["Location"]) == (303, f"/dashboard/deployments/{queued}")
 
 
 async def test_static_files_are_kept_for_ever_under_names_of_their_content(visitor: Visitor) -> None:
@@ -127,7 +148,7 @@ async def test_a_port_is_published_and_removed_on_the_page_of_an_application(vis
     await visitor.call("port.create", then=here, applicationId=application_id, publishedPort="8000", targetPort="80")
     page = (await visitor.get(here)).text
     assert "<code>8000</code> → <code>80/tcp</code>" in page
-    assert "{&#34;targetPort&#34;:80,&#34;publishedPort&#34;:8000" in page, "what the next deployment changes, as JSON"
+    assert "<td>8000:80/tcp</td>" in page, "what the next deployment changes"
     port_id = re.findall(r'name="portId" value="([^"]+)"', page)[0]
     await visitor.call("port.delete", then=here, portId=port_id)
     assert "No port of it is published" in (await visitor.get(here)).text
