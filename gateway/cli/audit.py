@@ -71,6 +71,7 @@ async def audit(
             one["address"],
             one["action"],
             one["noun"],
+            one.get("targetName"),
             one["target"] and Id(one["target"]),
             f"{one['outcome']} ({one['times']} times)" if one["times"] > 1 else one["outcome"],
             one["detail"] or _format_changes(one),
@@ -79,7 +80,7 @@ async def audit(
     ]
     if not rows and action:
         print_text("no such rows; --action needs a complete name, for example application.update", err=True)
-    print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "ID", "OUTCOME", "WHAT"), rows)
+    print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "NAME", "ID", "OUTCOME", "WHAT"), rows)
 
 
 async def _find(gateway: "Gateway", kind: str, word: str | None) -> tuple[str | None, GatewayError | None]:

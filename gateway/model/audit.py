@@ -58,6 +58,7 @@ class AuditEntry:
     action: str
     noun: str | None
     target: str | None
+    target_name: str | None
     application_id: str | None
     before: dict[str, Any] | None
     after: dict[str, Any] | None

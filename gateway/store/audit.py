@@ -10,8 +10,8 @@ from gateway.model.audit import Actor, AuditEntry, Outcome
 from gateway.store.database import Connection
 
 _COLUMNS = """
-    number, at, call_id, via, who, key_id, address, action, noun, target, application_id, before, after, outcome,
-    detail, times
+    number, at, call_id, via, who, key_id, address, action, noun, target, target_name, application_id, before, after,
+    outcome, detail, times
 """
 _AT_ONCE = 1000
 
@@ -34,12 +34,32 @@ def _from_row(row: asyncpg.Record) -> AuditEntry:
 async def insert_unrecorded(connection: Connection, events: Sequence[UnrecordedEvent]) -> None:
     """Record what no trigger has recorded: refusals, failures, and actions that changed no row.
 
-    A target that is an application, or a deployment of one, is found by the application.
+    A target that is an application, or a deployment of one, is found by the application. A target is named as it is
+    called now.
     """
     await connection.executemany(
         """
-        INSERT INTO audit (call_id, via, who, key_id, address, action, target, application_id, outcome, detail, times)
-        SELECT $1, $2, $3, $4, $5, $6, $7, coalesce(
+        INSERT INTO audit (call_id, via, who, key_id, address, action, target, target_name, application_id, outcome,
+                           detail, times)
+        SELECT $1, $2, $3, $4, $5, $6, $7, (
+                   SELECT name
+                     FROM (SELECT name FROM applications WHERE application_id = $7
+                            UNION ALL
+                           SELECT a.name FROM deployments d JOIN applications a USING (application_id)
+                            WHERE d.deployment_id = $7
+                            UNION ALL SELECT name FROM alerts WHERE alert_id = $7
+                            UNION ALL SELECT name FROM api_keys WHERE key_id = $7
+                            UNION ALL SELECT name FROM endpoints WHERE endpoint_id = $7
+                            UNION ALL SELECT name FROM environments WHERE environment_id = $7
+                            UNION ALL SELECT name FROM gates WHERE gate_id = $7
+                            UNION ALL SELECT name FROM groups WHERE group_id = $7
+                            UNION ALL SELECT name FROM projects WHERE project_id = $7
+                            UNION ALL SELECT registry_name FROM registries WHERE registry_id = $7
+                            UNION ALL SELECT name FROM servers WHERE server_id = $7
+                          ) AS named
+                    WHERE name <> ''
+                    LIMIT 1
+               ), coalesce(
                    (SELECT application_id FROM applications WHERE application_id = $7),
                    (SELECT application_id FROM deployments WHERE deployment_id = $7)
                ), $8::audit_outcome, $9, $10

@@ -42,6 +42,13 @@ class AuditRow(Response):
     action: Annotated[str, Field(description="Procedure or command.")]
     noun: str | None
     target: Annotated[str | None, Field(description="Id of the changed object.")]
+    target_name: Annotated[
+        str | None,
+        Field(
+            description="What the changed object was called then; of what has no name, such as a deployment, its "
+            "application. Null also for rows that an older version wrote."
+        ),
+    ]
     application_id: str | None
     before: Annotated[
         dict[str, Any] | None,

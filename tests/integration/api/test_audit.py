@@ -58,6 +58,35 @@ async def test_a_change_is_recorded_with_its_key_its_address_and_the_former_valu
     assert change["after"] == {"docker_image": "acme/web:v2", "configuration.stopGrace": 5}
 
 
+async def test_a_row_names_its_target_also_once_that_is_renamed_or_deleted(web: Web) -> None:
+    project = (await web.mutate("project.create", name="shop"))["project"]["projectId"]
+    await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web:v1")
+    key = (await web.mutate("user.createApiKey", name="ci"))["id"]
+    registry = await web.mutate(
+        "registry.create", registryName="ours", registryUrl="ghcr.io", username="u", password="p"
+    )
+    await web.mutate("application.update", applicationId="app-1", name="front")
+    await web.mutate("application.deploy", applicationId="app-1")
+    await web.post("/api/application.update", {"applicationId": "app-1", "cpuLimit": "no"})
+    await web.mutate("project.remove", projectId=project)
+    await web.mutate("registry.remove", registryId=registry["registryId"])
+    await web.mutate("user.deleteApiKey", apiKeyId=key)
+    found = {(one["action"], one["noun"], one["outcome"], one["targetName"]) for one in await rows(web)}
+    assert {
+        ("project.create", "project", "done", "shop"),
+        ("project.create", "environment", "done", "production"),
+        ("project.remove", "project", "done", "shop"),
+        ("application.create", "application", "done", "web"),
+        ("application.create", "subscription", "done", "web"),
+        ("application.update", "application", "done", "front"),
+        ("application.deploy", "deployment", "done", "front"),
+        ("application.update", None, "failed", "front"),
+        ("user.createApiKey", "key", "done", "ci"),
+        ("user.deleteApiKey", "key", "done", "ci"),
+        ("registry.remove", "registry", "done", "ours"),
+    } <= found
+
+
 async def test_nothing_secret_is_in_the_audit(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web", **SECRETS)
     await web.mutate("application.update", applicationId="app-1", env="A=hush-other")
