@@ -2,10 +2,7 @@
 
 import ctypes
 import gc
-import sys
 from contextlib import suppress
-from types import ModuleType
-from typing import cast
 
 import click
 
@@ -21,7 +18,6 @@ _THRESHOLD = 128 * 1024  # bytes
 @plain_json_option
 def serve(*, as_json: bool) -> None:
     """Run the gateway until it is stopped. Running deployments then finish or are put back."""
-    _load_structlog_alone()
     import uvloop
 
     from gateway import app, config, service_manager
@@ -37,15 +33,6 @@ def serve(*, as_json: bool) -> None:
     except Exception as error:
         service_manager.notify(readable_error(error))
         raise
-
-
-def _load_structlog_alone() -> None:
-    """Load structlog without rich, which takes three megabytes and draws tracebacks that the gateway draws itself."""
-    if "rich" not in sys.modules:
-        sys.modules["rich"] = cast(ModuleType, None)  # an import of it fails
-        import structlog.dev  # noqa: F401
-
-        del sys.modules["rich"]
 
 
 def _return_freed_memory() -> None:

@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +15,8 @@ from time import time
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.status import Status
 
+from gateway.cli._progress import Progress
 from gateway.cli.demo.client import Watch, ask, watching
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Behaviour, Image, push
@@ -28,6 +28,7 @@ from gateway.model.sanitize import safe_text
 
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "1", "GATEWAY_LOG_LEVEL": "info"}
 _APPLICATION = "demo"
+_WORKING = "working …"
 
 
 @dataclass
@@ -44,15 +45,27 @@ class _Teller:
     """Tells what happens, to people only."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self._quiet, self._works = quiet, False
+        self._progress = Progress(quiet=quiet or not sys.stderr.isatty())
 
     def __call__(self, text: str, **style: Any) -> None:
-        if not self._quiet:
-            click.secho(text, **style)
+        if self._quiet:
+            return
+        self._progress.close()
+        click.secho(text, **style)
+        if self._works:
+            self._progress.state(_WORKING)
 
-    def waiting(self, text: str) -> Status:
-        """Show that something goes on, where there is a terminal to show it on."""
-        return Status(text, console=Console(stderr=True, quiet=self._quiet))
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Show that something goes on, below what is told, where there is a terminal to show it on."""
+        self._works = True
+        self._progress.state(_WORKING)
+        try:
+            yield
+        finally:
+            self._works = False
+            self._progress.close()
 
 
 async def run(*, as_json: bool) -> bool:
@@ -79,7 +92,7 @@ async def _journey(journey: Journey, tell: _Teller) -> None:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-demo-")))
         tell("Starting a Docker Engine, PostgreSQL, the gateway and a registry …", dim=True)
-        stack.enter_context(tell.waiting("working"))
+        stack.enter_context(tell.working())
         host = await stack.enter_async_context(_engine())
         gateway = await stack.enter_async_context(gateway_process(directory, host, _SETTINGS))
         endpoint = await gateway.endpoint("distribution")
