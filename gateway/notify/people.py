@@ -55,11 +55,11 @@ async def send(address: "Apprise", title: str, body: str) -> None:
     A thread is bound by what answers it, and not by the deadline: an address that holds too many gets no more.
     """
     places = _places.setdefault(address, Semaphore(_AT_ONCE))
-    if not places.acquire(blocking=False):
-        raise Undelivered(f"{_AT_ONCE} earlier messages are still on their way to it", down=True)
     try:
         async with asyncio.timeout(_DEADLINE):
             done = await run_in_own_thread(partial(_notify, address, neutralize(title), neutralize(body), places))
+    except Undelivered:
+        raise
     except Exception as error:  # whatever an Apprise plugin raises; its text may have the address
         what = "it does not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
         raise Undelivered(f"the message could not be sent: {what}", down=True) from error
@@ -73,6 +73,8 @@ _places: WeakKeyDictionary["Apprise", Semaphore] = WeakKeyDictionary()
 def _notify(address: "Apprise", title: str, body: str, places: Semaphore) -> bool:
     from apprise import NotifyFormat
 
+    if not places.acquire(blocking=False):
+        raise Undelivered(f"{_AT_ONCE} earlier messages are still on their way", down=True)
     try:
         # Plain text: HTML and Markdown in it are shown as they are.
         return bool(address.notify(body=body, title=title, body_format=NotifyFormat.TEXT))
