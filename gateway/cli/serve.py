@@ -18,14 +18,14 @@ _THRESHOLD = 128 * 1024  # bytes
 @plain_json_option
 def serve(*, as_json: bool) -> None:
     """Run the gateway until it is stopped. Running deployments then finish or are put back."""
+    # Modules stay, and requests live shortly and in no cycles: look for cycles less often.
+    gc.set_threshold(20_000, 20, 50)
     import uvloop
 
     from gateway import app, config, service_manager
     from gateway.cli import _logging
 
     _return_freed_memory()
-    # Requests live shortly and in no cycles: look for cycles less often.
-    gc.set_threshold(20_000, 20, 50)
     try:
         settings = config.load()
         _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)

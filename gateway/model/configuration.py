@@ -1,5 +1,7 @@
 """The configuration of an application, as its user wrote it, validated. It performs no I/O."""
 
+# ruff: noqa: RUF012  # pydantic copies defaults
+
 import ipaddress
 import re
 import uuid
@@ -10,7 +12,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,6 +22,7 @@ from pydantic.alias_generators import to_camel
 
 from gateway.model import swarm
 from gateway.model.errors import InvalidInput
+from gateway.model.field_descriptions import DescribedModel
 from gateway.model.health_checks import HealthCheck, Probe, Seconds
 from gateway.model.mounts import Mount, Path, Tmpfs
 from gateway.model.ports import NOT_A_BOOLEAN, Port
@@ -124,7 +126,7 @@ Capability = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{1,40}$")]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 
 
-class Configuration(BaseModel):
+class Configuration(DescribedModel):
     """A field that is None is the image's own choice."""
 
     model_config = ConfigDict(
@@ -133,7 +135,6 @@ class Configuration(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        use_attribute_docstrings=True,
     )
 
     command: Annotated[str, _validated_by(parse_command)] | None = None

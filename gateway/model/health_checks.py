@@ -3,9 +3,11 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
+
+from gateway.model.field_descriptions import DescribedModel
 
 _MILLISECOND = 10**6  # nanoseconds: the minimum of the engine
 _FORMS = frozenset({"NONE", "CMD", "CMD-SHELL"})
@@ -44,7 +46,7 @@ class HealthCheck(TypedDict, total=False):
     Retries: Annotated[int, Field(ge=0, le=2**31 - 1)] | None
 
 
-class Probe(BaseModel):
+class Probe(DescribedModel):
     """A request that the gateway sends to the application. If `status` is null, any status from 200 to 399 passes."""
 
     model_config = ConfigDict(
@@ -53,7 +55,6 @@ class Probe(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        use_attribute_docstrings=True,
     )
 
     type: Literal["http", "tcp"] = "http"

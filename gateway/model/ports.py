@@ -3,8 +3,10 @@
 import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from gateway.model.field_descriptions import DescribedModel
 
 
 def _reject_boolean(value: object) -> object:
@@ -28,7 +30,7 @@ PublishMode = Literal["ingress", "host"]
 HostIp = Annotated[str, AfterValidator(_parse_host_address)]
 
 
-class Port(BaseModel):
+class Port(DescribedModel):
     """A published port of the container. `portId` is its id in the API, and has no effect on the container."""
 
     model_config = ConfigDict(
@@ -37,7 +39,6 @@ class Port(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        use_attribute_docstrings=True,
     )
 
     port_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None

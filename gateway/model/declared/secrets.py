@@ -7,17 +7,18 @@ the declaration reads it there, and sends it beside the declaration, by its path
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.alias_generators import to_camel
 
 from gateway.model.errors import InvalidInput
+from gateway.model.field_descriptions import DescribedModel
 
 #: what a field says that keeps the value which the gateway holds
 UNCHANGED = "unchanged"
 SUFFIX = "From"
 
 
-class Form(BaseModel):
+class Form(DescribedModel):
     """A part of a declaration. Unknown fields are refused: a misspelt one would have no effect."""
 
     model_config = ConfigDict(
@@ -25,7 +26,6 @@ class Form(BaseModel):
         frozen=True,
         alias_generator=to_camel,
         extra="forbid",
-        use_attribute_docstrings=True,
         defer_build=True,
     )
 
