@@ -8,6 +8,7 @@ import pytest
 from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.model.signatures import verify_hmac
 from gateway.sources import SOURCES, Trust
+from tests.support.each_case import each_case
 from tests.support.samples import (
     CORPUS,
     SENT,
@@ -39,7 +40,7 @@ SIGNED = [
 SIGNED_NAMES = [f"{folder}-{sample.name}" for folder, sample in SIGNED]
 
 
-@pytest.mark.parametrize(("folder", "sample"), SENT, ids=SENT_NAMES)
+@each_case(("folder", "sample"), SENT, ids=SENT_NAMES)
 def test_a_sample_of_the_corpus_deploys_what_it_says(folder: str, sample: Sample) -> None:
     deploys, expected = sample.about["_meta"]["expect_deploy"], expected_of(sample, CORPUS[folder])
     made, notification = outcome(sample, CORPUS[folder])
@@ -56,7 +57,7 @@ def test_a_sample_of_the_corpus_deploys_what_it_says(folder: str, sample: Sample
         assert {name.partition("@")[0] for name, _ in expected} <= ignored | {name for name, _ in told}
 
 
-@pytest.mark.parametrize(("folder", "sample"), SENT, ids=SENT_NAMES)
+@each_case(("folder", "sample"), SENT, ids=SENT_NAMES)
 def test_a_sample_of_the_corpus_is_known_by_the_id_in_its_body(folder: str, sample: Sample) -> None:
     made, notification = outcome(sample, CORPUS[folder])
     sent, event_id = sample.about["_meta"].get("delivery_id"), notification.event_id
@@ -74,7 +75,7 @@ def test_a_sample_of_the_corpus_is_known_by_the_id_in_its_body(folder: str, samp
             assert event_id == sent or (event_id is None and sent in sample.request.headers.values())
 
 
-@pytest.mark.parametrize(("folder", "sample"), SIGNED, ids=SIGNED_NAMES)
+@each_case(("folder", "sample"), SIGNED, ids=SIGNED_NAMES)
 def test_one_tampered_byte_of_a_sample_of_the_corpus_is_noticed(folder: str, sample: Sample) -> None:
     source, trust = SOURCES[sample.source], trust_of(sample, CORPUS[folder])
     source.verify(sample.request, trust)
@@ -87,7 +88,7 @@ def test_one_tampered_byte_of_a_sample_of_the_corpus_is_noticed(folder: str, sam
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("sample", MALFORMED, ids=[sample.name for sample in MALFORMED])
+@each_case("sample", MALFORMED, ids=[sample.name for sample in MALFORMED])
 def test_a_malformed_sample_of_the_corpus_deploys_nothing(source: str, sample: Sample) -> None:
     try:
         told = SOURCES[source].parse(sample.request, Trust("s")).events

@@ -12,6 +12,7 @@ from gateway.cli import main
 from gateway.config import OF_CLIENT, Settings
 from gateway.model.errors import REMEDIES, Code
 from gateway.sources import SOURCES
+from tests.support.each_case import each_case
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,7 +29,7 @@ _OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]*|-[a-z])(?![\w-])")
 _TARGET = re.compile(r"(?:^    |`)make ([a-z0-9-]+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@each_case("page", PAGES, ids=lambda page: str(page.name))
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     targets = [target for target in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
@@ -44,7 +45,7 @@ def test_every_page_is_reached_from_the_readme_or_the_index_of_the_documents() -
     assert set(PAGES[1:]) <= linked | _linked_from(DOCS / "README.md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@each_case("page", PAGES, ids=lambda page: str(page.name))
 def test_every_command_of_a_page_is_one(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for line in _COMMAND.findall(text):
@@ -59,15 +60,20 @@ def test_every_command_of_a_page_is_one(page: Path) -> None:
     assert set(_TARGET.findall(text)) <= set(targets)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md", *STEPS], ids=lambda page: str(page.name))
+@each_case("page", [*PAGES, ROOT / "SECURITY.md", *STEPS], ids=lambda page: str(page.name))
 def test_every_setting_and_metric_that_a_page_names_is_one(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     settings = {f"GATEWAY_{name.upper()}" for name in (*Settings.model_fields, *OF_CLIENT)}
     named = {name.removesuffix("_FILE") for name in re.findall(r"GATEWAY_[A-Z_]+", text)}
     # The gateway refuses to start with a variable that begins like a setting and is none.
     assert named - settings == set()
+    assert set(re.findall(r"\bgateway_[a-z_]+", text)) - _metrics() == set()
+
+
+@cache
+def _metrics() -> set[str]:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py"))
-    assert set(re.findall(r"\bgateway_[a-z_]+", text)) - set(re.findall(r'"(gateway_[a-z_]+)"', code)) == set()
+    return set(re.findall(r'"(gateway_[a-z_]+)"', code))
 
 
 def test_every_code_is_documented_with_its_remedy() -> None:
@@ -75,7 +81,7 @@ def test_every_code_is_documented_with_its_remedy() -> None:
     assert rows == [(str(code), remedy) for code, remedy in REMEDIES.items()]
 
 
-@pytest.mark.parametrize("code", Code)
+@each_case("code", Code)
 def test_every_code_is_expected_by_a_test(code: Code) -> None:
     named = re.compile(rf"Code\.{code.name}\b|^{code} \d", re.MULTILINE)
     assert named.search(_tests())

@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
+from tests.support.each_case import each_case
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,7 +30,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@each_case("page", PAGES, ids=lambda page: str(page.name))
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     assert sorted(path for path in paths(page.read_text(encoding="utf-8")) if not (ROOT / path).exists()) == []
 
@@ -43,7 +43,7 @@ def test_paths_are_found_in_prose_in_code_and_in_tables_and_addresses_are_not() 
     assert paths(text) == {"gateway/app.py", "gateway/store/", "tests/docs", "tests/unit/a.py"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@each_case("page", PAGES, ids=lambda page: str(page.name))
 def test_every_heading_that_a_page_links_to_exists(page: Path) -> None:
     links = [link for link in _FRAGMENT.findall(page.read_text(encoding="utf-8")) if "://" not in link[0]]
     assert [
@@ -53,13 +53,13 @@ def test_every_heading_that_a_page_links_to_exists(page: Path) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.name))
+@each_case("page", GUIDES, ids=lambda page: str(page.name))
 def test_a_page_begins_with_what_its_reader_can_do_after_it(page: Path) -> None:
     _title, _blank, opening, *_ = page.read_text(encoding="utf-8").splitlines()
     assert opening.startswith("After this page ")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+@each_case("page", PAGES, ids=lambda page: str(page.name))
 def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
     assert _OTHER_WORDS.findall(page.read_text(encoding="utf-8")) == []
 

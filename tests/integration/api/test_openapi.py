@@ -15,6 +15,7 @@ from gateway.api.procedures.catalog import MODULES, PROCEDURES
 from gateway.api.rpc.openapi import document
 from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
+from tests.support.each_case import each_case
 
 KNOWN_WORDS = {
     "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "exclusiveMaximum",
@@ -42,7 +43,7 @@ def body(of: dict[str, Any], name: str) -> Any:
     return operation(of, name)["requestBody"]["content"]["application/json"]["schema"]
 
 
-@pytest.mark.parametrize("name", PROCEDURES)
+@each_case("name", PROCEDURES)
 def test_each_procedure_has_a_summary_and_an_answer(name: str) -> None:
     procedure = PROCEDURES[name]
     assert inspect.getdoc(procedure.run)
@@ -173,7 +174,7 @@ def test_descriptions_use_the_words_of_the_glossary(surface: Surface) -> None:
     assert {text for text in texts_in(the_document(surface)) if _OLD_WORDS.search(text)} == set()
 
 
-@pytest.mark.parametrize("name", PROCEDURES)
+@each_case("name", PROCEDURES)
 def test_each_summary_is_one_imperative_sentence(name: str) -> None:
     summary = operation(rest(), name)["summary"]
     verbs = (

@@ -12,6 +12,7 @@ from gateway.api.ingress.key_fetcher import KeyFetcher
 from gateway.model.reference import Reference
 from gateway.sources import SOURCES, Trust
 from tests.support.api_client import Web
+from tests.support.each_case import each_case
 from tests.support.samples import CORPUS, OURS, SENT, SENT_NAMES, Outcome, Sample, expected_of, named, outcome, trust_of
 
 
@@ -83,7 +84,7 @@ def deployed(answer: object) -> list[str]:
     return sorted(one["applicationId"] for one in answer["deployments"])
 
 
-@pytest.mark.parametrize("sample", OURS, ids=named)
+@each_case("sample", OURS, ids=named)
 async def test_a_sample_with_a_matching_push_gets_202_and_any_other_200(
     shared_web: Web, world: World, sample: Sample
 ) -> None:
@@ -96,7 +97,7 @@ async def test_a_sample_with_a_matching_push_gets_202_and_any_other_200(
         assert (status, deployed(answer)) == (202 if wanted else 200, wanted)
 
 
-@pytest.mark.parametrize(("folder", "sample"), SENT, ids=SENT_NAMES)
+@each_case(("folder", "sample"), SENT, ids=SENT_NAMES)
 async def test_a_sample_of_the_corpus_gets_the_response_that_its_sender_needs(
     shared_web: Web, world: World, folder: str, sample: Sample
 ) -> None:

@@ -10,6 +10,7 @@ from gateway.docker.engine.services import Task
 from gateway.docker.swarm.convergence import placement_failure, task_failure
 from gateway.model.errors import REMEDIES, Code, NotOnEngine, Postponed
 from gateway.registry.challenge import parse_challenge
+from tests.support.each_case import each_case
 
 DIGEST = "sha256:" + "0" * 64
 SENTENCES = [
@@ -25,7 +26,7 @@ _CREATE = (
 _ENDPOINT = "driver failed programming external connectivity on endpoint web (6f0a267d55b23c63c1f9caf3a25a9de9): "
 
 
-@pytest.mark.parametrize(("code", "status", "sentence"), SENTENCES)
+@each_case(("code", "status", "sentence"), SENTENCES)
 def test_the_engines_messages_become_codes(code: str, status: str, sentence: str) -> None:
     error = classify(int(status), sentence)
     assert (error.reason.code, isinstance(error, Postponed)) == (code, code in WAITS)

@@ -9,6 +9,7 @@ import pytest
 from gateway.model.commits import REVISION, SOURCE
 from gateway.model.errors import InvalidInput
 from gateway.sources import SOURCES, Request, Trust, detect
+from tests.support.each_case import each_case
 from tests.support.samples import OURS, Sample, named
 
 SHA = "ab" * 20
@@ -41,7 +42,7 @@ def test_a_sender_names_the_commit(source: str, body: Any, settings: dict[str, s
     assert SOURCES[source].origin(request, Trust("", settings=settings)) == origin
 
 
-@pytest.mark.parametrize("sample", OURS, ids=named)
+@each_case("sample", OURS, ids=named)
 def test_any_body_names_a_commit_or_none(sample: Sample) -> None:
     with suppress(InvalidInput):
         found = SOURCES[sample.source].origin(sample.request, sample.trust)

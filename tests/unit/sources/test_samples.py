@@ -10,6 +10,7 @@ import pytest
 from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.model.reference import Domain
 from gateway.sources import SOURCES, Request, Trust
+from tests.support.each_case import each_case
 from tests.support.samples import OURS, Sample, named
 
 SIGNATURE = re.compile(r"(sha\d+=)?[0-9a-f]{40,128}|v1,.+")
@@ -24,7 +25,7 @@ SIGNED = ENVELOPED + [one for one in OURS if is_signed(one)]
 PROVEN = [one for one in OURS if SOURCES[one.source].header and one.trust.settings.get("proof") != "path"]
 
 
-@pytest.mark.parametrize("sample", OURS, ids=named)
+@each_case("sample", OURS, ids=named)
 def test_a_sample_is_parsed_as_expected(sample: Sample) -> None:
     SOURCES[sample.source].verify(sample.request, sample.trust)
     notification = sample.parsed()
@@ -41,7 +42,7 @@ def test_every_source_has_samples(source: str) -> None:
     assert {source} == {SOURCES[source].name} == {one.source for one in OURS if one.source == source}
 
 
-@pytest.mark.parametrize("sample", SIGNED, ids=named)
+@each_case("sample", SIGNED, ids=named)
 def test_one_tampered_byte_is_detected(sample: Sample) -> None:
     body = sample.request.body
     for index in {0, 1, len(body) // 3, len(body) // 2, len(body) - 1}:
@@ -50,7 +51,7 @@ def test_one_tampered_byte_is_detected(sample: Sample) -> None:
             SOURCES[sample.source].verify(replace(sample.request, body=tampered), sample.trust)
 
 
-@pytest.mark.parametrize("sample", PROVEN, ids=named)
+@each_case("sample", PROVEN, ids=named)
 def test_a_missing_proof_and_one_of_another_secret_are_rejected(sample: Sample) -> None:
     verify = SOURCES[sample.source].verify
     for request, secret in [
@@ -98,7 +99,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+@each_case("body", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_body_is_invalid_input(source: str, body: bytes) -> None:
     with pytest.raises(InvalidInput):
         SOURCES[source].parse(Request({}, body), Trust("s"))
