@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,13 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000, 20, 50)  # as a gateway does
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
-        return next((at for at, part in enumerate(_SLOW_FIRST) if path.startswith(part)), len(_SLOW_FIRST))
+    @cache
+    def rank(path: Path) -> int:
+        name = path.relative_to(Path(__file__).parent).as_posix()
+        return next((at for at, part in enumerate(_SLOW_FIRST) if name.startswith(part)), len(_SLOW_FIRST))
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: rank(item.path))

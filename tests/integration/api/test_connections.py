@@ -190,7 +190,7 @@ def encoded(size: int, form: str) -> bytes:
         ("identity", b"abc", (200, {"read": 3})),
         ("gzip", b"", (200, {"read": 0})),
         ("gzip", encoded((1 << 20) + 1, "gzip"), 413),
-        ("gzip", encoded(64 << 20, "gzip"), 413),
+        ("gzip", 64 << 20, 413),
         ("gzip", encoded(10, "gzip")[:-1], 400),
         ("gzip", encoded(10, "gzip") + encoded(10, "gzip"), 400),
         ("gzip", b"abc", 400),
@@ -200,7 +200,9 @@ def encoded(size: int, form: str) -> bytes:
         ("", b"x" * ((1 << 20) + 1), 413),
     ],
 )
-async def test_a_body_is_decompressed_within_the_limit(web: Web, name: str, body: bytes, expected: Any) -> None:
+async def test_a_body_is_decompressed_within_the_limit(web: Web, name: str, body: bytes | int, expected: Any) -> None:
+    if isinstance(body, int):  # made here, not while tests are collected, which each worker does
+        body = encoded(body, name)
     async with serving() as (connect, _server):
         peer = await connect()
         head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
