@@ -93,7 +93,7 @@ fuzz: setup ## Search for input that breaks a parser, and for responses that dif
 	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
 	@$(BIN)/python -m tests.fuzz.shortcut 10000
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
-	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/contract/test_schemathesis.py --timeout=3600
+	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -m long -n 2 tests/contract/test_schemathesis.py --timeout=3600
 
 .PHONY: missed
 missed: setup ## Push to fifty applications while the gateway is killed, and stopped for a minute.
