@@ -55,31 +55,37 @@ class AlertSink(Protocol):
 
 
 class AlertQueue:
-    """Queues alerts and sends them one after the other. Created by `send_alerts`."""
+    """Queues alerts for each address, and sends them to it one after the other. Created by `send_alerts`."""
 
     def __init__(self, addresses: Sequence["Apprise"]) -> None:
-        self._addresses = addresses
-        self._queue: asyncio.Queue[Alert] = asyncio.Queue(_MAX_QUEUED)
+        self._queues = [(address, asyncio.Queue[Alert](_MAX_QUEUED)) for address in addresses]
 
     def send(self, alert: Alert, /) -> None:
-        if alert.recorded or not self._addresses:
+        if alert.recorded:
             return
-        try:
-            self._queue.put_nowait(alert)
-        except asyncio.QueueFull:
-            ALERTS.labels("dropped").inc()
+        for _, queue in self._queues:
+            try:
+                queue.put_nowait(alert)
+            except asyncio.QueueFull:
+                ALERTS.labels("dropped").inc()
 
     async def send_forever(self) -> None:
-        while True:
-            alert = await self._queue.get()
-            try:
-                await asyncio.gather(*(_send(address, alert) for address in self._addresses))
-            finally:
-                self._queue.task_done()
+        async with asyncio.TaskGroup() as addresses:  # one that does not answer delays no other
+            for address, queue in self._queues:
+                addresses.create_task(_send_queued(address, queue))
 
     async def flush(self) -> None:
         """Return once all queued alerts are sent."""
-        await self._queue.join()
+        await asyncio.gather(*(queue.join() for _, queue in self._queues))
+
+
+async def _send_queued(address: "Apprise", queue: asyncio.Queue[Alert]) -> None:
+    while True:
+        alert = await queue.get()
+        try:
+            await _send(address, alert)
+        finally:
+            queue.task_done()
 
 
 async def _send(address: "Apprise", alert: Alert) -> None:

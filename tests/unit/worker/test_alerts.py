@@ -11,8 +11,10 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from gateway.background import BackgroundTasks
+from gateway.cli.demo.process import until
 from gateway.model.errors import InvalidInput
 from gateway.worker.alerts import Alert, send_alerts
+from tests.support.receivers import a_hole
 
 Receiver: TypeAlias = tuple[BaseTestServer, "asyncio.Queue[Any]"]
 
@@ -42,6 +44,21 @@ async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
         alerts.send(Alert("web: deploy failed", "denied"))
         told = [await handlers.get(), await handlers.get()]
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
+
+
+async def test_an_address_that_never_answers_delays_no_other(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.worker.alerts._FLUSH_DEADLINE", 0.01)
+    server, handlers = receiver
+    async with a_hole() as hole:
+        urls = f"json://127.0.0.1:{hole.port}?rto=600 json://127.0.0.1:{server.port}/one"
+        async with send_alerts(urls, BackgroundTasks()) as alerts:
+            for title in ("first", "second"):
+                alerts.send(Alert(title, "denied"))
+            told = [(await asyncio.wait_for(handlers.get(), 20))["title"] for _ in range(2)]
+            await until(lambda: hole.swallowed(1), within=20)
+            assert told == ["first", "second"]
 
 
 async def test_a_failing_address_is_counted_and_not_logged(
