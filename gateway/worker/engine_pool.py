@@ -94,6 +94,8 @@ class EnginePool:
         #: ends the wait of a server's worker that has not begun: with many servers, they begin one after another
         self._begin_now: dict[str, asyncio.Event] = {}
         self._registered: Collection[_Key] = ()
+        #: why servers cannot be used, as it was logged
+        self._unusable: dict[_Key, str] = {}
         self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
         )
@@ -332,6 +334,8 @@ class EnginePool:
         self.make_room()
         for worker in self._workers.values():
             worker.retire()
+        for server_id in self._begin_now:
+            self._begin(server_id)  # it ends without having begun
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -396,9 +400,14 @@ class EnginePool:
         if self.retired:
             return
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
+        removed = {server_id for server_id, _ in self._registered} - {server_id for server_id, _ in wanted}
         self._registered = wanted.keys()
+        self._unusable = {key: why for key, why in self._unusable.items() if key in wanted}
         for key in [key for key in self._workers if key not in wanted and key != _OWN]:
             self._drop(key)
+        for server_id in filter(None, removed):
+            self._shares.forget(server_id)
+            self._begin(server_id)  # one that waits for its turn ends
         new = wanted.keys() - self._tasks.keys()
         self._shares.register(server_id for server_id, _ in new if server_id is not None)
         ours = [key for key in new if self._shares.watches(key[0])]
@@ -415,8 +424,6 @@ class EnginePool:
             del self._by_server[worker.server_id]
         self._forget(worker, worker.identity)
         self._vain.discard(worker)
-        if worker.server_id is not None:
-            self._shares.forget(worker.server_id)
         worker.retire()
         if worker.identity is not None:
             for one in self._same_daemon(worker.identity):
@@ -429,7 +436,7 @@ class EnginePool:
         """
         if after:
             await self._wait_to_begin(server.server_id, after)
-        if key not in self._registered:
+        if key not in self._registered or self.retired:
             return
         try:
             if server.unreadable is not None:
@@ -438,15 +445,20 @@ class EnginePool:
             async with connect(server.access, **keep) as engine:
                 worker = EngineWorker(self._pool, self, engine, server.access.host, server.server_id)
                 self._workers[key] = self._by_server[server.server_id] = worker
+                if self.retired:
+                    worker.retire()
                 try:
                     await worker.run()
                 finally:
                     self._forget(worker, worker.identity)
                     self._vain.discard(worker)
         except GatewayError as error:
-            _LOG.warning("A server cannot be used", server=server.name, error=str(error))
+            if self._unusable.get(key) != str(error):  # it is tried again with each refresh
+                self._unusable[key] = str(error)
+                _LOG.warning("A server cannot be used", server=server.name, error=str(error))
 
     async def _wait_to_begin(self, server_id: str, seconds: float) -> None:
+        self._begin(server_id)  # one that waits with what the server was before ends
         begin = self._begin_now[server_id] = asyncio.Event()
         try:
             with suppress(TimeoutError):

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.cli.demo.process import free_port, until
 from gateway.config import Settings
@@ -162,6 +163,67 @@ async def test_an_engine_that_waits_for_its_turn_is_watched_at_once_when_its_gat
             await watched_by(hosts, lambda found: 1 in found)  # of its own share
             await members.leave(other, number)
             await watched_by(hosts, lambda found: found == [1] * ENGINES)
+
+
+def begun_or_waiting() -> set[str]:
+    """Return the servers' addresses of which there is a task."""
+    names = [task.get_name().split() for task in asyncio.all_tasks()]
+    return {name[1] for name in names if name[0] == "engine" and len(name) > 1 and name[1].startswith("tcp:")}
+
+
+async def none_is_left() -> bool | None:
+    return not begun_or_waiting() or None
+
+
+@pytest.mark.usefixtures("others_wait")
+async def test_an_engine_that_waits_for_its_turn_does_not_hold_up_the_end(hosts: Hosts) -> None:
+    async with hosts.pool.acquire() as silent:
+        number = await members.join(silent)
+        try:
+            async with gateway(hosts.pool) as one:
+                await watched_by(hosts, lambda found: 1 in found)
+                assert len(begun_or_waiting()) == ENGINES > sum(hosts.watchers())
+                one.engine_pool.retire()
+                await until(none_is_left)
+        finally:
+            await members.leave(silent, number)
+
+
+@pytest.mark.usefixtures("others_wait")
+async def test_nothing_waits_for_a_server_that_was_removed_or_is_another_one_now(hosts: Hosts) -> None:
+    async with hosts.pool.acquire() as silent:
+        number = await members.join(silent)
+        try:
+            async with gateway(hosts.pool) as one:
+                await watched_by(hosts, lambda found: 1 in found)
+                await hosts.pool.execute(
+                    "UPDATE servers SET host = replace(host, $1, ':1'), changed_at = now()", f":{hosts.port}"
+                )
+                one.engine_pool.refresh()
+
+                async def are_others() -> bool | None:
+                    found = begun_or_waiting()
+                    return (len(found) == ENGINES and all(name.endswith(":1") for name in found)) or None
+
+                await until(are_others)
+                async with hosts.pool.acquire() as connection:
+                    await empty(connection, "applications", "servers")
+                one.engine_pool.refresh()
+                await until(none_is_left)
+        finally:
+            await members.leave(silent, number)
+
+
+async def test_a_server_that_cannot_be_used_is_logged_once(hosts: Hosts) -> None:
+    await hosts.pool.execute("UPDATE servers SET credentials = '\\x00' WHERE name = 's-0'")
+    with capture_logs() as logs:
+        async with gateway(hosts.pool) as one:
+            for number in range(5):
+                await hosts.pool.execute("UPDATE servers SET description = $1 WHERE name = 's-1'", str(number))
+                one.engine_pool.refresh()
+                await asyncio.sleep(0.2)
+            await watched_by(hosts, lambda found: sum(found) == ENGINES - 1)
+    assert [line["server"] for line in logs if line["event"] == "A server cannot be used"] == ["s-0"]
 
 
 async def test_an_engine_that_cannot_be_recorded_fails_alone(hosts: Hosts) -> None:
