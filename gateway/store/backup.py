@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -259,11 +260,15 @@ def verify_backup(path: Path, passphrase: str) -> Backup:
 
 
 def open_backup(path: Path) -> IO[bytes]:
-    """Raises InvalidInput."""
+    """Raises InvalidInput, also for a pipe: a backup is read twice."""
     try:
-        return path.open("rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it waits for no writer
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidInput(f"{path} is not a file on a disk: write the backup into one first, since it is read twice")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_through(reader: SealedReader) -> Backup:

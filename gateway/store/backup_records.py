@@ -17,6 +17,7 @@ from gateway.store.sealed_file import SealedWriter
 _AT_ONCE: Final = 256 * 1024  # bytes of rows in a record
 _HEAD: Final = 5
 _QUICKLY: Final = 1  # zlib's level
+_UNPACKED: Final = 1024**2  # bytes of rows at once, however well they were compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[Record]:
             at += _HEAD + length
             if kind == b"Z":
                 ended = True
+            elif kind == b"D":
+                yield from _unpack(content)
             else:
                 yield _parse(kind, content)
         del held[:at]
@@ -128,10 +131,21 @@ def read_records(chunks: Iterable[bytes]) -> Iterator[Record]:
         raise InvalidInput("the backup does not end as it should")
 
 
+def _unpack(content: bytes) -> Iterator[Rows]:
+    """Yield the rows of a record in parts; the end of a part is not that of a row."""
+    unpacking = zlib.decompressobj()
+    try:
+        while text := unpacking.decompress(unpacking.unconsumed_tail or content, _UNPACKED):
+            content = b""
+            yield Rows(text)
+    except zlib.error as error:
+        raise InvalidInput(f"the backup has rows that cannot be read: {error}") from error
+    if not unpacking.eof or unpacking.unused_data:
+        raise InvalidInput("the backup has rows that do not end as they should")
+
+
 def _parse(kind: bytes, content: bytes) -> Record:
     try:
-        if kind == b"D":
-            return Rows(zlib.decompress(content))
         if kind == b"C":
             return Contents.parse(content)
         found: Any = json.loads(content)
@@ -139,6 +153,6 @@ def _parse(kind: bytes, content: bytes) -> Record:
             return Table(found["name"], tuple(found["columns"]))
         if kind == b"E":
             return TableEnd(int(found))
-    except (ValueError, TypeError, KeyError, zlib.error) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidInput(f"the backup has a record {kind!r} that cannot be read: {error}") from error
     raise InvalidInput(f"the backup has a record of an unknown kind {kind!r}: use a newer version")

@@ -1,15 +1,18 @@
 """A sealed file opens with its passphrase, as it was written; anything else is refused."""
 
 import io
+import os
+import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.model.errors import InvalidInput
-from gateway.store import sealed_file
-from gateway.store.backup import in_order, require_passphrase
-from gateway.store.backup_records import Applied, Contents, RecordWriter, Rows, Table, TableEnd, read_records
+from gateway.store import backup_records, sealed_file
+from gateway.store.backup import in_order, open_backup, require_passphrase
+from gateway.store.backup_records import Applied, Contents, Record, RecordWriter, Rows, Table, TableEnd, read_records
 from gateway.store.sealed_file import SealedReader, SealedWriter
 
 CHUNK = 64
@@ -121,6 +124,28 @@ async def test_records_are_read_as_they_were_written() -> None:
     for wrong in (whole[:-1], whole + b"Z\0\0\0\0", b"?\0\0\0\0" + whole, b"T\0\0\0\x01{" + whole):
         with pytest.raises(InvalidInput):
             list(read_records([wrong]))
+
+
+def test_rows_take_little_memory_however_well_they_were_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup_records, "_UNPACKED", 1000)
+    packed = zlib.compress(b"1\t2\n" * 100_000)
+
+    def records(content: bytes) -> list[Record]:
+        return list(read_records([b"D" + len(content).to_bytes(4, "big") + content + b"Z\0\0\0\0"]))
+
+    parts = [one.text for one in records(packed) if isinstance(one, Rows)]
+    assert b"".join(parts) == b"1\t2\n" * 100_000
+    assert max(map(len, parts)) == 1000
+    for wrong in (packed[:-1], packed + b"x", b"x" + packed, b""):
+        with pytest.raises(InvalidInput, match="the backup has rows that"):
+            records(wrong)
+
+
+def test_what_can_be_read_only_once_is_refused_and_nobody_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(InvalidInput, match="not a file on a disk"):
+            open_backup(path)
 
 
 def test_tables_come_after_those_that_they_refer_to() -> None:
