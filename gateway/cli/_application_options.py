@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from gateway.cli._completion import complete_files
-from gateway.cli._runner import read_secret
+from gateway.cli._runner import interruptible, read_secret
 from gateway.model.dotenv import parse_variables
 from gateway.model.errors import InvalidInput
 
@@ -140,9 +140,11 @@ def _file(text: str) -> dict[str, object]:
     source, _, target = text.rpartition(":")
     if not source:
         raise InvalidInput(f"--file takes web.conf:/etc/web.conf, not {text!r}")
+    from gateway.model.mounts import MAX_FILE_BYTES
+
     try:
-        with click.open_file(source, encoding="utf-8", errors="strict") as file:
-            content = file.read()
+        with interruptible(), click.open_file(source, encoding="utf-8", errors="strict") as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # what is longer is refused, whatever its characters are
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read {source}: {error}") from error
     return {"type": "file", "source": PurePath(source).name, "target": target, "content": content}

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gateway.cli._runner import interruptible
 from gateway.model.declared import yaml_text
 from gateway.model.declared.forms import DeclarationForm
 from gateway.model.declared.objects import PLURALS, problems
@@ -104,7 +105,7 @@ def _read(file: Path) -> Document:
 def read_text(name: str) -> str:
     """Return the text of a file; - is standard input. Raises InvalidInput."""
     try:
-        with click.open_file(name, encoding="utf-8") as opened:
+        with interruptible(), click.open_file(name, encoding="utf-8") as opened:
             return str(opened.read(yaml_text.MAX_LENGTH + 1))
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
@@ -194,7 +195,7 @@ async def _fetch(where: Mapping[str, Any], directory: Path, *, commands: bool) -
 
 def _read_secret(file: Path) -> str:
     try:
-        with file.open("rb") as opened:
+        with interruptible(), file.open("rb") as opened:
             content = opened.read(_LONGEST_SECRET + 1)
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error

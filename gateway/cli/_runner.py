@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -142,12 +144,26 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
         try:
             asyncio.run(body())
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             if (other := click.get_current_context().meta.get(_OTHER_VERSION)) is None:
                 raise
             raise Unavailable(f"{other}, and its answer is not as expected ({error}): update the older one") from error
 
     return run
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C end the block, which waits for a person or a file; asyncio would only end what it awaits."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_text(text: str = "", *, err: bool = False, end: str = "\n") -> None:
@@ -190,7 +206,7 @@ class Root(click.Group):
                 sys.exit(error.exit_code)
             fail(error.format_message(), as_json=True, code=error.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:
-            interrupted = isinstance(error.__cause__ or error, KeyboardInterrupt)
+            interrupted = isinstance(error.__cause__ or error.__context__ or error, KeyboardInterrupt)
             fail("aborted", as_json=as_json, code=INTERRUPTED if interrupted else 1)
         except BrokenPipeError:  # the reader closed the pipe
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
@@ -262,7 +278,7 @@ def read_secret(path: str | None) -> str | None:
     from gateway.model.errors import InvalidInput
 
     try:
-        with click.open_file(path, encoding="utf-8") as file:
+        with interruptible(), click.open_file(path, encoding="utf-8-sig") as file:  # editors put a mark at the start
             secret = str(file.read(_MAX_FILE_LENGTH + 1)).strip()
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error

@@ -9,7 +9,7 @@ import click
 from gateway.cli._completion import names_of
 from gateway.cli._errors import FAILED
 from gateway.cli._follow import finish_deployment_command, follow_option
-from gateway.cli._runner import command, connect, json_option, print_json, print_result, print_text
+from gateway.cli._runner import command, connect, interruptible, json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput, NotFound
 
 #: how a deployment ended after which a version ran
@@ -57,7 +57,8 @@ async def delete(app: str, *, yes: bool, follow: bool, as_json: bool) -> None:
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise InvalidInput(f"this deletes {app} and its containers: say --yes")
-        click.confirm(f"Delete {app} and its containers?", abort=True, err=True)
+        with interruptible():
+            click.confirm(f"Delete {app} and its containers?", abort=True, err=True)
     await _change("application.delete", app, follow=follow, as_json=as_json)
 
 

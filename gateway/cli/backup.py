@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from gateway.cli._completion import complete_files
-from gateway.cli._runner import command, plain_json_option, print_json, print_text, read_secret
+from gateway.cli._runner import command, interruptible, plain_json_option, print_json, print_text, read_secret
 from gateway.model.errors import InvalidInput, Unavailable
 
 _QUESTION = "Passphrase of the backup"
@@ -27,7 +27,8 @@ def _passphrase(path: str | None, *, twice: bool) -> str:
         raise InvalidInput(
             "there is no terminal to ask for the passphrase: give --passphrase-file FILE, or - for stdin"
         )
-    return str(click.prompt(_QUESTION, hide_input=True, confirmation_prompt=twice, err=True))
+    with interruptible():
+        return str(click.prompt(_QUESTION, hide_input=True, confirmation_prompt=twice, err=True))
 
 
 @click.command()

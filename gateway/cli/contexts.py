@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli._completion import complete_contexts
-from gateway.cli._runner import command, plain_json_option, print_json, print_result, print_table, print_text
-from gateway.model.errors import InvalidInput, NotFound
+from gateway.cli._runner import (
+    command,
+    interruptible,
+    plain_json_option,
+    print_json,
+    print_result,
+    print_table,
+    print_text,
+)
+from gateway.model.errors import InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from gateway.client.address import Address
@@ -62,20 +70,23 @@ async def _greet(addresses: Sequence["Address"], key: str) -> tuple["Address", s
     for address in addresses:
         gateway = HttpGateway.at(address, key, command="login")
         try:
-            await gateway.call("settings.health")
+            answered = await gateway.call("settings.health")
         except NotFound:
             continue
         finally:
             gateway.close()
+        if not isinstance(answered, dict) or "status" not in answered:
+            raise Unavailable(f"{gateway.place} answers, but not as a gateway does: is it one?")
         return address, gateway.version
     tried = " and ".join(map(str, addresses))
     raise NotFound(f"There is no gateway at {tried}. Give the address without a path, for example {addresses[0].root}")
 
 
 def _read_key() -> str:
-    if sys.stdin.isatty():
-        return str(click.prompt("API key", hide_input=True, err=True))
-    return sys.stdin.read(_LONGEST_KEY + 1)
+    with interruptible():
+        if sys.stdin.isatty():
+            return str(click.prompt("API key", hide_input=True, err=True))
+        return sys.stdin.read(_LONGEST_KEY + 1)
 
 
 @click.command()

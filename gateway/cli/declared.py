@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli._completion import complete_files, names_of
-from gateway.cli._runner import command, connect, json_option, print_json, print_text
+from gateway.cli._runner import command, connect, interruptible, json_option, print_json, print_text
 from gateway.model.errors import GatewayError, InvalidInput
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def _confirm(removed: Sequence[Mapping[str, Any]], *, yes: bool) -> None:
     count = f"{len(removed)} application{'s' if len(removed) > 1 else ''} with all containers"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidInput(f"this removes {count}: look at the plan (--plan), and confirm it with --yes")
-    click.confirm(f"Remove {count}?", abort=True, err=True)
+    with interruptible():
+        click.confirm(f"Remove {count}?", abort=True, err=True)
 
 
 async def _apply_one(

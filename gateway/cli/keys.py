@@ -13,6 +13,7 @@ from gateway.cli._lists import Columns, Listing, id_in, list_command, print_rows
 from gateway.cli._runner import (
     command,
     connect,
+    interruptible,
     json_option,
     moment,
     plain_json_option,
@@ -124,7 +125,8 @@ def _ask_scope(*, as_json: bool) -> str:
         "changing the configuration. admin: everything.",
         err=True,
     )
-    return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
+    with interruptible():
+        return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
 
 def _describe_key(made: Mapping[str, Any]) -> str:

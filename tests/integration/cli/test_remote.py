@@ -121,6 +121,18 @@ async def test_an_answer_of_another_version_that_lacks_something_is_told_so(lapt
     assert "update the older one" in done.stderr
 
 
+async def test_what_answers_everything_is_no_gateway_to_log_in_to(laptop: Laptop) -> None:
+    async def answer(_: http.Request) -> http.Response:
+        return http.json_response({})
+
+    application = http.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(application) as server:
+        done = await laptop.run("login", f"http://127.0.0.1:{server.port}", given="gw_1\n")
+    assert (done.exit_code, "is it one?" in done.stderr) == (3, True)
+    assert "No gateway was found" in (await laptop.run("apps", "list")).stderr
+
+
 async def test_another_socket_than_the_one_for_commands_needs_a_key(shared_web: Web, tmp_path: Path) -> None:
     """As the one between the processes of a gateway: who relays there says whose request it is."""
     path = str(tmp_path / "other")
