@@ -24,11 +24,15 @@ class Answer:
 
 def invalid_input(message: str, issues: Sequence[Any]) -> InvalidInput:
     """Return the error of an input with these issues, in zod's form; without any, with the message."""
-    found = [(".".join(map(str, one["path"])), str(one["message"])) for one in issues]
+    found = [(".".join(map(str, one["path"])), str(one["message"])) for one in issues if _is_issue(one)]
     if len(found) == 1:
         field, message = found[0]
         return InvalidInput(message, field=field or None)
     return InvalidInput("\n".join(f"{field}: {text}" if field else text for field, text in found) or message)
+
+
+def _is_issue(one: object) -> bool:
+    return isinstance(one, dict) and isinstance(one.get("path"), list) and "message" in one
 
 
 class Gateway(ABC):

@@ -18,7 +18,7 @@ from typing import Any, Self
 from gateway.client.address import Address
 from gateway.client.gateway import Answer, Gateway, UnknownProcedure, invalid_input
 from gateway.model import errors
-from gateway.model.errors import GatewayError, Throttled, Unavailable
+from gateway.model.errors import MAX_MESSAGE_LENGTH, GatewayError, Throttled, Unavailable, truncate
 from gateway.model.sanitize import safe_line
 from gateway.version import VERSION
 
@@ -72,12 +72,26 @@ class HttpGateway(Gateway):
     async def exchange(
         self, method: str, path: str, body: bytes | None = None, *, patience: float = _ANSWER
     ) -> tuple[int, dict[str, str], bytes]:
-        """Make a request, and return the status, the headers and the body. Raises Unavailable."""
+        """Make a request, and return the status, the headers and the body. Raises Unavailable.
+
+        `patience` is for each part of the answer, and for all of it: one that comes byte by byte ends too.
+        """
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(patience, self.interrupt)
         try:
-            return await asyncio.to_thread(self._exchange, method, path, body, patience)
+            answered = await asyncio.to_thread(self._exchange, method, path, body, patience)
+            if loop.time() < late.when():
+                return answered
         except asyncio.CancelledError:
             self.interrupt()
             raise
+        except Unavailable:
+            if loop.time() < late.when():
+                raise
+        finally:
+            late.cancel()
+        self.close()
+        raise Unavailable(f"{self.place} does not answer in time")
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, patience: float
@@ -87,6 +101,8 @@ class HttpGateway(Gateway):
             self._connection.request(method, path, body, self._headers)
             answered = self._connection.getresponse()
             content = answered.read(_LONGEST + 1)
+            if len(content) <= _LONGEST and answered.length:
+                raise http.client.IncompleteRead(content, answered.length)
         except TimeoutError as error:
             self.close()
             raise Unavailable(f"{self.place} does not answer in time") from error
@@ -131,7 +147,7 @@ class HttpGateway(Gateway):
         answer = self._parse(body, status)
         answer = answer.get("error", answer) if isinstance(answer, dict) else {}
         answer = answer if isinstance(answer, dict) else {}
-        message = str(answer.get("message") or f"status {status}")
+        message = truncate(str(answer.get("message") or f"status {status}"), MAX_MESSAGE_LENGTH)
         if status == http.client.UNAUTHORIZED:
             return errors.Unauthenticated(
                 f"{self.place} does not accept the key: it may be revoked or expired. "
@@ -179,7 +195,9 @@ def _headers(key: str | None, command: str) -> dict[str, str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "it speaks no TLS at this port; if that is right, its URL begins with http://"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer ends too early"
+    return safe_line(getattr(error, "strerror", None) or str(error).strip() or type(error).__name__)[:_SHOWN]
 
 
 def _seconds(text: str | None) -> float:

@@ -52,7 +52,7 @@ class SavedGateways:
             raise Conflict(f"others can read the keys in {path}: chmod 600 {path}, and create new keys")
         try:
             contexts, current = _parse(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput) as error:
             raise InvalidInput(f"{path} is damaged: remove it, and log in again: gateway login URL") from error
         return cls(path, current, contexts)
 

@@ -49,7 +49,7 @@ class InvalidInput(GatewayError):
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message if len(message) <= _MAX_MESSAGE_LENGTH else truncate(message, _MAX_MESSAGE_LENGTH))
+        super().__init__(message if len(message) <= MAX_MESSAGE_LENGTH else truncate(message, MAX_MESSAGE_LENGTH))
         self.field = field
 
     @property
@@ -273,7 +273,7 @@ REMEDIES: dict[Code, str] = {
 
 # Bytes of a header that are not UTF-8 are decoded as surrogates.
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_MAX_MESSAGE_LENGTH = 3000  # characters
+MAX_MESSAGE_LENGTH = 3000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ class Reason:
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", truncate(self.message, _MAX_MESSAGE_LENGTH))
+        object.__setattr__(self, "message", truncate(self.message, MAX_MESSAGE_LENGTH))
 
     @property
     def remedy(self) -> str:

@@ -10,7 +10,7 @@ from gateway.client.address import Address
 from gateway.client.choose import api_key
 from gateway.client.saved import SavedGateway, SavedGateways
 from gateway.installation import answering_sockets, database_mark, short_address
-from gateway.model.errors import Conflict, GatewayError, InvalidInput, NotFound
+from gateway.model.errors import Conflict, InvalidInput, NotFound
 from gateway.version import VERSION
 
 
@@ -38,14 +38,14 @@ def test_keys_that_others_can_read_are_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"contexts": {"a": 1}}', '{"contexts": {"a": {"url": "x", "key": 1}}}']
+    "text", ["", "{", "[]", "[" * 100_000, '{"contexts": {"a": 1}}', '{"contexts": {"a": {"url": "x", "key": 1}}}']
 )
 def test_a_damaged_file_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "pushdeploy" / "contexts.json"
     path.parent.mkdir()
     path.touch(0o600)
     path.write_text(text)
-    with pytest.raises(GatewayError):
+    with pytest.raises(InvalidInput, match=f"{path} is damaged"):
         saved(tmp_path)
 
 
