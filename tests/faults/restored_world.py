@@ -43,6 +43,8 @@ _SLOW = (
     b"#!/bin/busybox sh\n/bin/busybox httpd -f -p 8080 -h /www &\ntrap 'kill $!; exit 0' TERM\n"
     b"/bin/busybox sleep 1.2\n/bin/busybox touch /ready\nwait $!\n"
 )
+#: applications that wait at a gate, and for their registry
+_WAIT = ("gated", "away")
 _SERVE = frozenset({"succeeded", "unchanged"})
 _SECOND = 10**9  # nanoseconds
 _HEALTH = {"Interval": _SECOND // 2, "Timeout": _SECOND, "Retries": 3, "StartPeriod": 20 * _SECOND}
@@ -185,7 +187,10 @@ class RestoredWorld:
             found = await self.gateway.query("application.all")
             return True if all(one["applicationId"] != former.name for one in found) else None
 
-        await until(gone, within=_WITHIN)
+        try:
+            await until(gone, within=_WITHIN)
+        except TimeoutError:
+            raise Violation(f"{former.name} was not deleted: {await self._seen()}") from None
         self.members.remove(former)
         await self._clear(former)
         await self._adopt("adopted")
@@ -204,15 +209,18 @@ class RestoredWorld:
         if one.untold is body:
             one.untold = None
 
-    async def _tell_all(self) -> None:
+    async def _tell_all(self, members: list[Member]) -> None:
         async def told() -> bool | None:
             with suppress(aiohttp.ClientError):
-                for one in self.members:
+                for one in members:
                     await self._tell(one)
                 return True
             return None
 
-        await until(told, within=_WITHIN)
+        try:
+            await until(told, within=_WITHIN)
+        except TimeoutError:
+            raise Violation(f"pushes are not taken: {[one.name for one in members if one.untold]}") from None
 
     async def _push_on(self, one: Member, calm: asyncio.Event) -> None:
         while not calm.is_set():
@@ -228,7 +236,7 @@ class RestoredWorld:
         """Push to all, and return what each should run."""
         for one in self.members:
             await one.push()
-        await self._tell_all()
+        await self._tell_all(self.members)
         return {one.name: one.newest for one in self.members if one.newest}
 
     # -- a round
@@ -236,8 +244,13 @@ class RestoredWorld:
     async def round(self, tally: Tally, *, later: float) -> None:
         """Back up under load and restore elsewhere; the gateway lives for so many seconds more than its backup."""
         calm = asyncio.Event()
-        pushing = [asyncio.create_task(self._push_on(one, calm)) for one in self.members]
+        waiting = [one for one in self.members if one.name in _WAIT]
+        pushing = [asyncio.create_task(self._push_on(one, calm)) for one in self.members if one not in waiting]
         try:
+            self.leads_there.cut()
+            for one in waiting:
+                await one.push()
+            await self._tell_all(waiting)
             await self._until_much_goes_on()
             known = set(self.acknowledged)
             await self.gateway.cli("backup", "--force", *self._file)
@@ -257,7 +270,7 @@ class RestoredWorld:
         restored = await self._look(tally, known)
         await self.gateway.start()
         await self._ends_as_the_backup_says(restored)
-        await self._tell_all()
+        await self._tell_all(self.members)
         await self._all_get(await self._push_all())
         await self._adopt_another()
 
@@ -269,15 +282,17 @@ class RestoredWorld:
 
     async def _until_much_goes_on(self) -> None:
         """Wait until some are rolled out, one waits at its gate, and one for its registry."""
-        self.leads_there.cut()
 
         async def seen() -> bool | None:
             states = {one.name: await self._newest(one) for one in self.members}
-            waits = [states[name]["state"] == "queued" and states[name]["reason"] for name in ("gated", "away")]
+            waits = [states[name]["state"] == "queued" and states[name]["reason"] for name in _WAIT]
             runs = sum(row["state"] == "running" for row in states.values())
             return True if all(waits) and runs >= 3 else None
 
-        await until(seen, within=_WITHIN)
+        try:
+            await until(seen, within=_WITHIN)
+        except TimeoutError:
+            raise Violation(f"not enough goes on after {_WITHIN:.0f} s of pushes: {await self._seen()}") from None
 
     async def _nobody_was_lost(self) -> None:
         """Raises Violation where the killed gateway left nobody of those that start before the old one stops."""
@@ -337,6 +352,7 @@ class RestoredWorld:
             there = {row["delivery_id"] for row in await connection.fetch("SELECT delivery_id FROM deliveries")}
         if missing := acknowledged - there:
             raise Violation(f"{len(missing)} pushes are not in the backup that were answered before it")
+        self.acknowledged &= there
         pending: dict[str, list[str]] = {}
         for row in rows:
             if row["status"] in {"queued", "running"}:
@@ -354,7 +370,7 @@ class RestoredWorld:
 
     async def _ends_as_the_backup_says(self, restored: Restored) -> None:
         try:
-            await until(lambda: self._have_ended(but={"gated", "away"}), within=_WITHIN)
+            await until(lambda: self._have_ended(but=set(_WAIT)), within=_WITHIN)
         except TimeoutError:
             raise Violation(f"not ended after {_WITHIN:.0f} s: {await self._seen()}") from None
         for one in self.members:
@@ -388,7 +404,7 @@ class RestoredWorld:
         rows = {row["deploymentId"]: row for row in await self._rows(one)}
         now = [found for found in await self._containers(one) if found.running or found.restarting]
         serving = next((found for found in now if found.name == one.app_name), None)
-        waits = one.name in {"gated", "away"} and any(row["state"] == "queued" for row in rows.values())
+        waits = one.name in _WAIT and any(row["state"] == "queued" for row in rows.values())
         was_pending = [rows[deployment_id] for deployment_id in restored.pending.get(one.name, ())]
         said = f"{one.name}: {_shown(restored.before[one.name])} became {_shown(await self._containers(one))}"
         said += f"; was under way: {[(row['state'], row['reason']) for row in was_pending]}"
