@@ -21,9 +21,9 @@ async def begin(web: Web) -> list[Deployment]:
         return [await deployments.select_deployment(connection, row["deployment_id"]) for row in claimed]
 
 
-async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None) -> None:
+async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None, *, log: str = "") -> None:
     """Complete all queued deployments with this status."""
-    outcome = Outcome(status, Reason(code, "so it was") if code else None)
+    outcome = Outcome(status, Reason(code, "so it was") if code else None, log)
     for one in await begin(web):
         assert await completion.complete(
             web.pool, VAULT, one, PostgresJournal(web.pool, VAULT, one), outcome, monitor_window=0.0

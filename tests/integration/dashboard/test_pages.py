@@ -279,3 +279,20 @@ async def test_a_long_list_is_shown_page_by_page_and_its_filter_keeps_what_was_c
     assert "<td>hook 3.</td>" in (await visitor.get("/dashboard/inbox")).text
     chosen = (await visitor.get("/dashboard/inbox?endpointId=h3")).text
     assert '<option value="h3" selected>hook 3.</option>' in chosen
+
+
+@pytest.mark.parametrize(
+    ("log", "leads_to"), [("no such file", "deployments/{}#last-lines"), ("", "applications/{}/log")]
+)
+async def test_why_a_container_exited_leads_to_its_last_lines(visitor: Visitor, log: str, leads_to: str) -> None:
+    """The log of the application is that of the version which serves."""
+    web = visitor.web
+    application_id = await web.application("acme/web")
+    await web.mutate("application.deploy", applicationId=application_id)
+    await conclude(web, Status.FAILED, Code.EXITED, log=log)
+    (failed,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized")]
+    page = (await visitor.get(f"/dashboard/deployments/{failed}")).text
+    reason = page.partition('<div class="reason">')[2].partition("</div>")[0]
+    address = leads_to.format(failed if log else application_id)
+    assert re.findall('href="([^"]+)"', reason) == [f"/dashboard/{address}"]
+    assert ('id="last-lines"' in page) == bool(log)
