@@ -12,9 +12,6 @@ from gateway.cli._follow import finish_deployment_command, follow_option
 from gateway.cli._runner import command, connect, interruptible, json_option, print_json, print_result, print_text
 from gateway.model.errors import InvalidInput, NotFound
 
-#: how a deployment ended after which a version ran
-_RAN = frozenset({"succeeded", "unchanged"})
-
 
 @click.command()
 @click.argument("app", shell_complete=names_of("application"))
@@ -111,15 +108,21 @@ async def logs(app: str, *, tail: int, since: str, search: str, as_json: bool) -
 
 
 def _has_run(found: Mapping[str, Any]) -> bool:
-    return found["observed"] is not None or any(one["state"] in _RAN for one in found["deployments"])
+    from gateway.model.deployments import has_run
+
+    return has_run(found["observed"], (one["state"] for one in found["deployments"]))
 
 
 def _why_empty(found: Mapping[str, Any]) -> str:
     """Return why an application that never ran has no log, and what to do."""
+    from gateway.model.deployments import BROUGHT_NOTHING
+
     name, state = found["name"], found["deploymentState"]
     if state is None:
         return f"{name} was never deployed, so it has no log. Deploy it: gateway deploy {found['appName']} --follow"
-    return (
-        f"{name} has not run yet, so it has no log. Its last deployment is {state}: gateway deployments list "
-        f"{found['appName']}"
-    )
+    newest = found["deployments"][0]
+    show = f"gateway deployments show {newest['deploymentId']}"
+    if state in BROUGHT_NOTHING:
+        why = "The reason, and the container's last lines" if newest["log"] else "The reason"
+        return f"{name} has no log: its deployment failed. {why}: {show}"
+    return f"{name} has not run yet, so it has no log. Its last deployment is {state}: {show}"

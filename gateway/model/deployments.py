@@ -8,6 +8,7 @@ queued ──claim──▶ running ──┬─▶ succeeded      observed: run
   └─▶ cancelled    by a user; the old version was put back
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -44,6 +45,15 @@ class Status(StrEnum):
 
 
 FINISHED = frozenset(set(Status) - {Status.QUEUED, Status.RUNNING})
+#: how a deployment ended that brought nothing into service
+BROUGHT_NOTHING = frozenset({Status.FAILED, Status.ROLLED_BACK})
+_RAN = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
+
+
+def has_run(observed: object, states: Iterable[str]) -> bool:
+    """Return whether a version of an application ever ran: one was observed, or one of its deployments brought one."""
+    return observed is not None or not _RAN.isdisjoint(states)
+
 
 DokployStatus = Literal["running", "done", "error", "cancelled"]
 # Dokploy has only four.

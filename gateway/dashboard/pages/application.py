@@ -16,6 +16,7 @@ from gateway.dashboard.sessions import SESSION
 from gateway.docker.engine import images
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import pending_changes
+from gateway.model.deployments import BROUGHT_NOTHING, has_run
 from gateway.model.errors import GatewayError, RolloutError
 from gateway.model.reference import Reference
 from gateway.queue.enqueue import ADOPTED
@@ -143,7 +144,19 @@ async def show_log(request: web.Request) -> web.Response:
             charset="utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"},
         )
-    return page(request, "log.html", app=found, text=text, since=since, search=search, ages=AGES)
+    newest = found["deployments"][0] if found["deployments"] else None
+    return page(
+        request,
+        "log.html",
+        app=found,
+        text=text,
+        since=since,
+        search=search,
+        ages=AGES,
+        has_run=bool(text) or has_run(found["observed"], (one["state"] for one in found["deployments"])),
+        newest=newest,
+        newest_failed=newest is not None and newest["state"] in BROUGHT_NOTHING,
+    )
 
 
 def _names(env: str | None) -> list[str]:

@@ -122,6 +122,7 @@
         last = event.lastEventId;
         heard();
         count += lines.length;
+        document.getElementById("log-none")?.remove();
         for (const line of lines) { waiting.push(line); kept.push(line); }
         if (kept.length > CHUNK * MOST) kept = kept.slice(-CHUNK * MOST);
         if (waiting.length > CHUNK * MOST) waiting = waiting.slice(-CHUNK * MOST);

@@ -19,10 +19,12 @@ from gateway.app import running
 from gateway.cli import _follow, main
 from gateway.cli.demo.process import until
 from gateway.config import Settings
+from gateway.model.deployments import Status
 from gateway.model.errors import Code, Reason, Unavailable
 from gateway.store import leases
 from gateway.store.engines import Place
 from tests.support.api_client import Web
+from tests.support.concluding import conclude
 
 
 @pytest.fixture(autouse=True)
@@ -148,10 +150,18 @@ async def test_a_key_is_revoked_and_restored_by_the_beginning_of_its_id(web: Web
 
 
 async def test_the_log_of_what_never_ran_says_so(web: Web, web_postgres: str) -> None:
-    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    made = await web.mutate("application.create", name="web", dockerImage="acme/web")
     code, out, err = await run(web_postgres, "apps", "logs", "web")
     assert (code, out) == (1, "")
     assert "web was never deployed, so it has no log. Deploy it: gateway deploy web" in err
+    await web.mutate("application.deploy", applicationId=made["applicationId"])
+    (queued,) = await web.query("deployment.allCentralized")
+    show = f"gateway deployments show {queued['deploymentId']}"
+    _, _, err = await run(web_postgres, "apps", "logs", "web")
+    assert f"web has not run yet, so it has no log. Its last deployment is queued: {show}\n" in err
+    await conclude(web, Status.FAILED, Code.EXITED, log="no such file")
+    _, _, err = await run(web_postgres, "apps", "logs", "web")
+    assert f"web has no log: its deployment failed. The reason, and the container's last lines: {show}\n" in err
 
 
 async def test_revoking_by_name_says_how_many_keys_it_revoked(web: Web, web_postgres: str) -> None:

@@ -296,3 +296,28 @@ async def test_why_a_container_exited_leads_to_its_last_lines(visitor: Visitor, 
     address = leads_to.format(failed if log else application_id)
     assert re.findall('href="([^"]+)"', reason) == [f"/dashboard/{address}"]
     assert ('id="last-lines"' in page) == bool(log)
+
+
+async def test_the_log_of_what_never_ran_says_why_it_is_empty(visitor: Visitor) -> None:
+    """Also without JavaScript, and where the page goes on waiting for lines."""
+    web = visitor.web
+    application_id = await web.application("acme/web")
+    here = f"/dashboard/applications/{application_id}"
+
+    async def said() -> str:
+        page = (await visitor.get(f"{here}/log")).text
+        assert ("waiting for the first one" in page) != ("the container has ended" in page)
+        return page.partition('<p id="log-none">')[2].partition("</p>")[0]
+
+    assert "It was never deployed" in (never := await said())
+    assert f'href="{here}"' in never
+    await web.mutate("application.deploy", applicationId=application_id)
+    (newest,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized")]
+    assert f'href="/dashboard/deployments/{newest}"' in (queued := await said())
+    assert "is queued" in queued
+    await conclude(web, Status.FAILED, Code.EXITED, log="no such file")
+    assert f'href="/dashboard/deployments/{newest}#last-lines"' in (failed := await said())
+    assert "its deployment failed" in failed
+    await web.mutate("application.deploy", applicationId=application_id)
+    await conclude(web)
+    assert await said() == "", "a version ran"
