@@ -29,6 +29,7 @@ from gateway.api.ingress.shared_buckets import SharedBuckets
 from gateway.background import BackgroundTasks
 from gateway.cli import _logging
 from gateway.config import Settings
+from gateway.event_loop import EventLoop
 from gateway.registry import client as registry_client
 from gateway.stopping import run_until_stopped
 from gateway.store.storage import open_storage
@@ -105,7 +106,7 @@ def main() -> None:
     given = orjson.loads(line)
     settings = given["settings"]
     _logging.configure(settings["log_level"], "json" if given["json"] else settings["log_format"], queued=True)
-    uvloop.run(accept(given))
+    uvloop.run(accept(given), loop_factory=EventLoop)
 
 
 if __name__ == "__main__":

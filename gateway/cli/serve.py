@@ -24,12 +24,13 @@ def serve(*, as_json: bool) -> None:
 
     from gateway import app, config, service_manager
     from gateway.cli import _logging
+    from gateway.event_loop import EventLoop
 
     _return_freed_memory()
     try:
         settings = config.load()
         _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
-        uvloop.run(app.serve(settings, as_json=as_json))
+        uvloop.run(app.serve(settings, as_json=as_json), loop_factory=EventLoop)
     except Exception as error:
         service_manager.notify(readable_error(error))
         raise
