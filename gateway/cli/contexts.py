@@ -28,7 +28,7 @@ _LONGEST_KEY = 1000  # characters
 
 @click.command()
 @click.argument("url")
-@click.option("--name", help="Name of the context; default: the host of the URL.")
+@click.option("--name", help="Name of the context; default: the URL's host, with its port unless it is the usual one.")
 @plain_json_option
 @command
 async def login(url: str, *, name: str | None, as_json: bool) -> None:
@@ -48,11 +48,18 @@ async def login(url: str, *, name: str | None, as_json: bool) -> None:
     first = addresses[0]
     if first.is_readable_by_others:
         print_text(f"gateway: the key travels to {first} without encryption: others on the way can read it", err=True)
-    given = SavedGateway(name or first.host, first, valid_key(_read_key(), "standard input"))
+    given = SavedGateway(name or first.authority, first, valid_key(_read_key(), "standard input"))
     saved.with_gateway(given)  # a bad name is reported before anything is requested
     address, version = await _greet(addresses, given.key)
     changed = saved.with_gateway(replace(given, address=address))
     changed.save()
+    former = saved.gateways.get(given.name)
+    if former is not None and former.address != address:
+        print_text(
+            f"gateway: the context {given.name} was {former.address} until now, and its key is forgotten; to keep "
+            f"both, log in there again with another name: gateway login {former.address} --name NAME",
+            err=True,
+        )
     print_result(
         {"context": given.name, "url": str(address), "version": version},
         f"logged in to {address} as context {given.name}; the key is in {changed.path}",

@@ -54,10 +54,15 @@ class Address:
         """The address without its path."""
         return replace(self, path="")
 
-    def __str__(self) -> str:
+    @property
+    def authority(self) -> str:
+        """The host, and the port where it is not the scheme's usual one."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
-        return f"{self.scheme}://{host}{'' if usual else f':{self.port}'}{self.path}"
+        return host if usual else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def is_readable_by_others(self) -> bool:

@@ -70,6 +70,19 @@ async def test_the_address_of_a_page_logs_in_to_its_gateway(laptop: Laptop) -> N
     assert f"There is no gateway at {laptop.url}/elsewhere. Give the address without a path" in done.stderr
 
 
+async def test_a_context_is_named_after_host_and_port_and_says_which_other_address_it_replaces(laptop: Laptop) -> None:
+    done = await laptop.run("login", laptop.url, "--json", given=laptop.key)
+    assert orjson.loads(done.stdout)["context"] == laptop.url.removeprefix("http://")
+    again = await laptop.run("login", laptop.url, given=laptop.key)
+    assert (again.exit_code, again.stderr) == (0, "")
+    other = laptop.url.replace("127.0.0.1", "localhost")
+    name = laptop.url.removeprefix("http://")
+    replacing = await laptop.run("login", other, "--name", name, given=laptop.key)
+    assert f"the context {name} was {laptop.url} until now, and its key is forgotten" in replacing.stderr
+    listed = orjson.loads((await laptop.run("contexts", "list", "--json")).stdout)
+    assert listed == [{"name": name, "url": other, "current": True}]
+
+
 async def test_a_key_of_another_address_is_not_sent(laptop: Laptop) -> None:
     await laptop.run("login", laptop.url, given=laptop.key)
     other = laptop.url.replace("127.0.0.1", "localhost")

@@ -70,6 +70,20 @@ def test_what_is_no_url_of_a_gateway_is_refused(text: str) -> None:
         Address.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://127.0.0.1:18999", "127.0.0.1:18999"),
+        ("http://a:80/x", "a"),
+        ("https://a:443", "a"),
+        ("https://a:80", "a:80"),
+        ("http://[::1]:1", "[::1]:1"),
+    ],
+)
+def test_the_port_is_part_of_the_name_unless_it_is_the_usual_one(url: str, authority: str) -> None:
+    assert Address.parse(url).authority == authority
+
+
 def test_a_key_travels_readably_only_to_this_machine() -> None:
     readable = {text: Address.parse(text).is_readable_by_others for text in (
         "https://a.example.com", "http://localhost:8080", "http://127.0.0.1", "http://[::1]:1", "http://10.0.0.1", "http://a"
