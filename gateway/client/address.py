@@ -30,10 +30,22 @@ class Address:
         scheme = parts.scheme.lower()
         printable = text.isascii() and text.strip().isprintable() and " " not in text.strip()
         if scheme not in {"http", "https"} or not parts.hostname or not printable:
-            raise InvalidInput(f"{text!r} is not the URL of a gateway, for example https://gateway.example.com")
+            example = cls._with_scheme(text.strip()) or "https://gateway.example.com"
+            raise InvalidInput(f"{text!r} is not the URL of a gateway, for example {example}")
         if parts.username is not None or parts.query or parts.fragment:
             raise InvalidInput("the URL of a gateway has no user, query or fragment; the key is given apart")
         return cls(scheme, parts.hostname, port or (443 if scheme == "https" else 80), parts.path.rstrip("/"))
+
+    @classmethod
+    def _with_scheme(cls, text: str) -> Self | None:
+        """Return what a text without a scheme most likely means: http where no network is between, else https."""
+        if not text or "://" in text:
+            return None
+        try:
+            plain = cls.parse(f"http://{text}")
+            return cls.parse(f"https://{text}") if plain.is_readable_by_others else plain
+        except InvalidInput:
+            return None
 
     @classmethod
     def candidates(cls, text: str) -> "list[Self]":

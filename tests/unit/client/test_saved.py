@@ -71,6 +71,22 @@ def test_what_is_no_url_of_a_gateway_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("localhost:8080/dashboard", "http://localhost:8080/dashboard"),
+        ("gateway.example.com", "https://gateway.example.com"),
+        ("10.0.0.1:8080", "https://10.0.0.1:8080"),
+        ("u:p@a", "https://gateway.example.com"),
+        ("ftp://a", "https://gateway.example.com"),
+    ],
+)
+def test_a_url_without_its_scheme_is_suggested_with_it(text: str, meant: str) -> None:
+    with pytest.raises(InvalidInput, match=f"for example {meant}$"):
+        Address.candidates(text)
+
+
+@pytest.mark.parametrize(
     ("url", "authority"),
     [
         ("http://127.0.0.1:18999", "127.0.0.1:18999"),
