@@ -88,14 +88,13 @@ class InProcessGateway(Gateway):
         found = PROCEDURES.get(procedure)
         if found is None:
             raise UnknownProcedure(f"this command line has no {procedure}")
-        changes = found.kind == "mutation"
         actor = Actor("cli", self._actor.who, self._actor.action or procedure, address=self._actor.address)
-        token = CURRENT_ACTOR.set(actor if changes else None)
+        token = CURRENT_ACTOR.set(actor if found.changes else None)
         try:
             async with self._reaching(procedure) as context:
                 parsed = await authorize(context, context.caller, found, dict(given or {}))
                 answered = await dispatch.run(found, context, parsed)
-            if changes:
+            if found.changes:
                 async with statement(self._context.pool) as connection:
                     await audit.insert_unrecorded(connection, [audit.UnrecordedEvent(actor, Outcome.DONE)])
         except ValidationError as error:  # with the message that it has over HTTP

@@ -159,7 +159,11 @@ class Exported(Response):
 
 
 @procedures.mutation(
-    "declaration.plan", gives=PlanRow, raises=(Conflict, NotFound, Forbidden, Unavailable), access=KeyAccess.FILTERED
+    "declaration.plan",
+    gives=PlanRow,
+    raises=(Conflict, NotFound, Forbidden, Unavailable),
+    access=KeyAccess.FILTERED,
+    only_checks=True,
 )
 async def plan_declaration(context: Context, given: Plan) -> Answer:
     """Check what applying a declaration changes.

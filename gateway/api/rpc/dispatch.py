@@ -63,13 +63,12 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     """Run the procedure; raises CallError, and nothing else."""
     context = replace(request.app[CONTEXT], caller=caller, pool=request.app[SHARE])
     actor = actor_of(caller, procedure.name, address_text(request), request.headers.get(COMMAND, ""))
-    changes = procedure.kind == "mutation"
-    token = CURRENT_ACTOR.set(actor if changes else None)
+    token = CURRENT_ACTOR.set(actor if procedure.changes else None)
     try:
         parsed = await authorize(context, caller, procedure, given)
         answered = await run(procedure, context, parsed)
     except (GatewayError, ValidationError) as error:
-        if changes or isinstance(error, Forbidden):
+        if procedure.changes or isinstance(error, Forbidden):
             audit.record_failure(request.app, actor, error, given)
         raise CallError(problem_of(error)) from error
     except Exception as error:
@@ -81,7 +80,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
         CURRENT_ACTOR.reset(token)
     if answered.changed:
         notify_workers(request.app)
-    if changes:
+    if procedure.changes:
         await audit.record_success(request.app, actor, given)
     return answered
 

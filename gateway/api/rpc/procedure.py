@@ -77,6 +77,13 @@ class Procedure:
     queues: bool = False
     access: KeyAccess = KeyAccess.BY_ID
     authorized_by: frozenset[str] = frozenset()
+    #: a mutation only because its input is too large for a URL: it changes nothing, so the audit does not record it
+    only_checks: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change something."""
+        return self.kind == "mutation" and not self.only_checks
 
     @property
     def router(self) -> str:
@@ -102,6 +109,7 @@ class _Options(TypedDict, total=False):
     queues: bool
     access: KeyAccess
     authorized_by: frozenset[str]
+    only_checks: bool
 
 
 class Procedures(list[Procedure]):

@@ -135,6 +135,18 @@ async def test_every_kind_of_change_is_recorded(
     assert {one["outcome"] for one in told} == {"done"}
 
 
+async def test_a_plan_leaves_no_row_and_no_gap(web: Web) -> None:
+    await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
+    before = await rows(web)
+    document = {"applications": {"web": {"dockerImage": "acme/web:v2"}, "new": {"dockerImage": "acme/new"}}}
+    planned = await web.mutate("declaration.plan", document=document)
+    assert {one["action"] for one in planned["objects"]} >= {"created", "changed"}
+    await web.post("/api/declaration.plan", {"document": {"applications": {"web": {"env": 1}}}})
+    assert await rows(web) == before
+    await web.mutate("application.markRunning", applicationId="app-1")
+    assert (await rows(web))[-1]["number"] == before[-1]["number"] + 1
+
+
 async def test_denied_and_failed_calls_are_recorded_and_counted(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     reading, made = await a_key(web, permission=Permission.READ)

@@ -111,6 +111,13 @@ async def test_a_local_user_is_audited_with_the_command_and_by_sudo_only_as_root
     assert row["who"].endswith("(sudo by alice)") is (os.geteuid() == 0)
 
 
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_plan_is_not_in_the_audit(served: str, environment: Mapping[str, str], local: bool) -> None:
+    async with connect(Wanted(command="apply", local=local), environment) as gateway:
+        await gateway.call("declaration.plan", {"document": {"projects": {"shop": {}}}})
+        assert (await gateway.call("audit.list", {"action": "apply"}))["items"] == []
+
+
 async def test_an_older_gateway_is_told_by_what_it_does_not_have(served: str, key: str) -> None:
     gateway = HttpGateway.at(Address.parse(served), key)
     with pytest.raises(UnknownProcedure, match=f"{served} is of version .* and has no nothing.here: update it"):
