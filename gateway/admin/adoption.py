@@ -8,13 +8,14 @@ from gateway.docker.container import adopted_spec
 from gateway.docker.container.ownership import belongs_to
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.docker.engine.labels import ORIGIN
 from gateway.docker.snapshot import Snapshot
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import MAX_STOP_GRACE
 from gateway.model.errors import Conflict, RolloutError, Unavailable
 from gateway.model.reference import Reference
-from gateway.store import applications, deploy_tokens, engines, observations, subscriptions
+from gateway.store import applications, deploy_tokens, engines, labelled, observations, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -22,10 +23,11 @@ from gateway.store.encryption import Vault
 async def adopt(
     pool: Pool, vault: Vault, engine: Engine, container: str, *, name: str | None = None, server_id: str | None = None
 ) -> str:
-    """Adopt the container or service, and return the application's id. Adopting it again stores it as it is now.
+    """Adopt the container or service, and return the application's id.
 
-    Raises NotFound; Conflict when it is the gateway's own or belongs to another application; InvalidInput when its
-    image has no name; Unavailable when the engine does not answer.
+    Adopting it again changes nothing where it is as it was; where it was created again, or changed by hand, it is
+    stored as it is now. Raises NotFound; Conflict when it is the gateway's own or belongs to another application;
+    InvalidInput when its image has no name; Unavailable when the engine does not answer.
     """
     try:
         identity = await engine.identify()
@@ -35,10 +37,37 @@ async def adopt(
         raise Unavailable(f"cannot inspect {container} on the Docker Engine: {error}") from error
     async with transaction(pool) as connection:
         known = await select_adopted(connection, vault, base, identity, server_id)
+        if known is not None and await _refresh(connection, vault, known, base):
+            return known
         adopted = await store_adopted(connection, vault, base, identity, known, name=name, server_id=server_id)
         if known is None:
             await observe_new(connection, adopted, identity.engine_id, [server_id], current)
         return adopted
+
+
+async def _refresh(connection: Connection, vault: Vault, application_id: str, base: AdoptedSpec) -> bool:
+    """Store anew what the application adopted, where it differs; False when `base` is another container or service.
+
+    The image that the application follows stays, unless that of a service was changed.
+    """
+    before = (await applications.select_application(connection, vault, application_id)).adopted_spec
+    if before is None or not (is_copy(base, before) or before.object_id == base.object_id):
+        return False
+    if is_copy(base, before) or base == before:
+        return True
+    reference, changes = followed_reference(base), dict[str, object](base=base.dump())
+    moved = reference != followed_reference(before)
+    if moved:
+        changes["docker_image"] = str(reference)
+    await applications.update_application(connection, vault, application_id, changes)
+    if moved:
+        await subscriptions.replace_subscription(connection, application_id, reference)
+    return True
+
+
+def is_copy(base: AdoptedSpec, original: AdoptedSpec) -> bool:
+    """Tell whether the gateway copied the container that was adopted, since that was gone."""
+    return not base.is_service and (base.found["Config"].get("Labels") or {}).get(ORIGIN) == original.object_id
 
 
 async def store_adopted(
@@ -169,3 +198,16 @@ async def select_adopted(
             "delete it, or rename the container"
         )
     return application_id
+
+
+async def select_adopted_elsewhere(
+    connection: Connection, vault: Vault, base: AdoptedSpec, identity: EngineIdentity, server_id: str | None
+) -> str | None:
+    """Return the application that adopted this very container or service at another address, or on another manager."""
+    here = await applications.select_named(connection, base.name, server_id)
+    named = await labelled.select_same_named(connection, base.name, identity.engine_id, is_service=base.is_service)
+    for application_id in (one for one in named if one != here):
+        spec = (await applications.select_application(connection, vault, application_id)).adopted_spec
+        if spec is not None and spec.object_id == base.object_id:
+            return application_id
+    return None

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from gateway.admin.adoption import followed_reference, select_adopted, store_adopted
+from gateway.admin.adoption import followed_reference, is_copy, select_adopted, select_adopted_elsewhere, store_adopted
 from gateway.docker.container import adopted_spec
 from gateway.docker.container.update_order import reject_impossible
 from gateway.docker.engine.client import EngineIdentity
-from gateway.docker.engine.labels import ORIGIN
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
@@ -49,7 +48,7 @@ async def adopt_labelled(
     if request.order is Order.START_FIRST and not base.is_service:
         reject_impossible(adopted_spec.user_config(base), Order.START_FIRST)
     await labelled.lock_object(connection, base.object_id)
-    if (elsewhere := await _adopted_at_another_server(connection, vault, base, identity, server_id)) is not None:
+    if (elsewhere := await select_adopted_elsewhere(connection, vault, base, identity, server_id)) is not None:
         return LabelAdoption(elsewhere, is_new=False)
     known = await select_adopted(connection, vault, base, identity, server_id)
     by_labels, followed, paused = False, None, None
@@ -62,7 +61,7 @@ async def adopt_labelled(
         if application.adopted_spec is None or application.adopted_spec.is_service != base.is_service:
             raise Conflict(f"a container and a service are both called {base.name}: rename one of them")
         is_same = application.adopted_spec.object_id == base.object_id
-        if (is_same and not by_labels) or _is_copy(base, application.adopted_spec):
+        if (is_same and not by_labels) or is_copy(base, application.adopted_spec):
             return LabelAdoption(known, is_new=False)
     application_id = await store_adopted(
         connection, vault, base, identity, known, name=request.name, server_id=server_id
@@ -79,24 +78,6 @@ async def adopt_labelled(
         paused=None if request.auto_deploy else Paused.MONITOR_ONLY,
     )
     return LabelAdoption(application_id, is_new=True)
-
-
-async def _adopted_at_another_server(
-    connection: Connection, vault: Vault, base: AdoptedSpec, identity: EngineIdentity, server_id: str | None
-) -> str | None:
-    """Return the application that adopted this very container or service at another address, or on another manager."""
-    here = await applications.select_named(connection, base.name, server_id)
-    named = await labelled.select_same_named(connection, base.name, identity.engine_id, is_service=base.is_service)
-    for application_id in (one for one in named if one != here):
-        spec = (await applications.select_application(connection, vault, application_id)).adopted_spec
-        if spec is not None and spec.object_id == base.object_id:
-            return application_id
-    return None
-
-
-def _is_copy(base: AdoptedSpec, original: AdoptedSpec) -> bool:
-    """Tell whether the gateway copied the container that was adopted, since that was gone."""
-    return not base.is_service and (base.found["Config"].get("Labels") or {}).get(ORIGIN) == original.object_id
 
 
 def _changes(application: Application, request: LabelRequest, paused: Paused | None) -> dict[str, object]:

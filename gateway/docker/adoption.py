@@ -1,6 +1,6 @@
 """Inspects a container or service that somebody else created, so that an application can adopt it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -10,7 +10,7 @@ from gateway.docker.container.copies import to_adopted_spec
 from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
-from gateway.docker.engine.labels import APPLICATION
+from gateway.docker.engine.labels import APPLICATION, ORIGIN
 from gateway.docker.engine.services import Service
 from gateway.docker.swarm import preflight, spec
 from gateway.model.adoption import AdoptedSpec
@@ -39,7 +39,7 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
     if service_name := labels.get(_SERVICE_NAME):
         raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
     if APPLICATION in labels:
-        raise Conflict(_adopted_already(name, labels[APPLICATION]))
+        raise Conflict(adopted_already(name, labels[APPLICATION]))
     image = await images.inspect(engine, found["Image"])
     return to_adopted_spec(
         found,
@@ -50,11 +50,12 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
     )
 
 
-async def list_adoptable(engine: Engine) -> list[tuple[str, str, str]]:
+async def list_adoptable(engine: Engine, adopted: Collection[str]) -> list[tuple[str, str, str]]:
     """Return the name, the image and the state of each container that runs and could be adopted, by name.
 
-    Left out are those of applications, tasks of services, and the gateway itself. Whether one can be adopted after all,
-    `inspect_existing` says.
+    Left out are those of applications, tasks of services, and the gateway itself. `adopted` are the ids of containers
+    that applications adopted: nothing on the engine tells that before their first deployment. Whether one can be
+    adopted after all, `inspect_existing` says.
     """
     own = _own_ids()
     found = await engine.call("GET", "containers/json")
@@ -63,11 +64,13 @@ async def list_adoptable(engine: Engine) -> list[tuple[str, str, str]]:
         for one in found
         if one.get("Names")
         and not {APPLICATION, _SERVICE_NAME} & (one.get("Labels") or {}).keys()
+        and not {one["Id"], (one.get("Labels") or {}).get(ORIGIN)} & set(adopted)
         and not adopted_spec.is_own_container(one["Id"], own)
     )
 
 
-def _adopted_already(name: str, application_id: str) -> str:
+def adopted_already(name: str, application_id: str) -> str:
+    """Return why a container or service of an application cannot be adopted."""
     # It may be an application of another gateway that uses this engine.
     return (
         f"{name} belongs to the application {application_id} already. "
@@ -84,7 +87,7 @@ async def _service(engine: Engine, named: str) -> Service | None:
 
 async def _adopt_service(engine: Engine, service: Service) -> AdoptedSpec:
     if APPLICATION in service.labels:
-        raise Conflict(_adopted_already(service.name, service.labels[APPLICATION]))
+        raise Conflict(adopted_already(service.name, service.labels[APPLICATION]))
     for container_id in _own_ids():
         own = await containers.inspect(engine, container_id)
         if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:

@@ -429,10 +429,11 @@ async def update_desired(connection: Connection, application_id: str, desired: D
     await connection.execute("UPDATE applications SET desired = $2 WHERE application_id = $1", application_id, desired)
 
 
-async def select_adopted_specs(connection: Connection, vault: Vault, *, but: str) -> list[AdoptedSpec]:
+async def select_adopted_specs(connection: Connection, vault: Vault, *, but: str | None = None) -> list[AdoptedSpec]:
     """Return what all applications were adopted with, except one. Raises UndecryptableSecret."""
     rows = await connection.fetch(
-        "SELECT application_id, base FROM applications WHERE base IS NOT NULL AND application_id <> $1", but
+        "SELECT application_id, base FROM applications WHERE base IS NOT NULL AND application_id IS DISTINCT FROM $1",
+        but,
     )
     return [AdoptedSpec.load(vault.decrypt(row["base"], _place(row["application_id"], "base"))) for row in rows]
 

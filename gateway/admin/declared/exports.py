@@ -1,6 +1,6 @@
 """What is there as a declaration. Secrets stay here: the declaration says `unchanged` where the gateway holds one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,12 +153,15 @@ def _is_default(path: ObjectPath) -> bool:
 # -- containers that can be adopted
 
 
-async def adoptable(engine: Engine, server: str | None) -> Export:
-    """Return a declaration that adopts what runs on the engine and belongs to no application. Raises Unavailable."""
+async def adoptable(engine: Engine, server: str | None, adopted: Collection[str]) -> Export:
+    """Return a declaration that adopts what runs on the engine and belongs to no application.
+
+    `adopted` are the ids of containers that applications adopted. Raises Unavailable.
+    """
     made = Export({"applications": {}}, [])
     try:
         identity = await engine.identify()
-        names = [name for name, _, _ in await adoption.list_adoptable(engine)]
+        names = [name for name, _, _ in await adoption.list_adoptable(engine, adopted)]
     except RolloutError as error:
         raise Unavailable(f"cannot list the containers of the Docker Engine: {error}") from error
     for name in names:

@@ -15,7 +15,7 @@ from gateway.docker.adoption import list_adoptable
 from gateway.docker.engine.client import Engine
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound, RolloutError, Unavailable
-from gateway.store import labelled
+from gateway.store import applications, labelled
 from gateway.store.database import statement, transaction
 from gateway.store.labelled import Paused
 
@@ -45,6 +45,12 @@ def engine_of(context: Context, server_id: str | None) -> Engine:
     return host.engine
 
 
+async def select_adopted_ids(context: Context) -> set[str]:
+    """Return the ids of the containers and services that applications adopted."""
+    async with statement(context.pool) as connection:
+        return {one.object_id for one in await applications.select_adopted_specs(connection, context.vault)}
+
+
 class OfServer(Input):
     server_id: Id | None = None
 
@@ -66,8 +72,9 @@ async def select_adoptable(context: Context, given: OfServer) -> Answer:
     Without `serverId`, they are those of the gateway's own engine.
     """
     engine = engine_of(context, given.server_id)
+    adopted = await select_adopted_ids(context)
     try:
-        found = await list_adoptable(engine)
+        found = await list_adoptable(engine, adopted)
     except RolloutError as error:
         raise Unavailable(f"cannot list the containers of the Docker Engine: {error}") from error
     return Answer(

@@ -22,7 +22,7 @@ from gateway.api.procedures._declared_plan import (
 )
 from gateway.api.procedures._declared_session import Session
 from gateway.api.procedures._response import Response
-from gateway.api.procedures.application_adopt import engine_of
+from gateway.api.procedures.application_adopt import engine_of, select_adopted_ids
 from gateway.api.procedures.application_pending import PendingChange
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.declared.forms import DEFAULT_NAME, MAX_OBJECTS, DeclarationForm
@@ -297,4 +297,4 @@ async def _adoptable(context: Context, server_id: str | None) -> exports.Export:
     if server_id is not None:
         async with transaction(context.pool) as connection:
             name = (await servers.select_server(connection, context.vault, server_id)).name
-    return await exports.adoptable(engine_of(context, server_id), name)
+    return await exports.adoptable(engine_of(context, server_id), name, await select_adopted_ids(context))

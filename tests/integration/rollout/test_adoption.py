@@ -1,6 +1,7 @@
 """Tests that foreign containers are adopted, replaced and rolled back to, on a real engine."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -11,11 +12,13 @@ from gateway.cli.demo.process import Refused, free_port, until
 from gateway.docker import adoption
 from gateway.docker.engine import containers, images
 from gateway.docker.snapshot import observe, take_snapshot
+from gateway.model.applications import Application
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Conflict, NotFound
 from gateway.model.observations import State
 from gateway.queue.enqueue import ADOPTED
 from gateway.store import applications, observations, steps
+from gateway.store.database import transaction
 from tests.support.adoption_host import BUSY, Host
 from tests.support.api_client import Web
 from tests.support.command_line import CommandLine
@@ -398,6 +401,39 @@ async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: We
     assert "hunter2" not in str(shown)
     status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name, "serverId": "elsewhere"})
     assert status == 404
+
+
+async def test_what_was_adopted_is_not_listed_as_free_and_adopting_it_again_changes_nothing(
+    host: Host, web: Web
+) -> None:
+    async def listed() -> tuple[bool, bool]:
+        found = await web.query("application.adoptable")
+        declared = (await web.query("declaration.export", engine=True))["document"].get("applications", {})
+        return host.name in {one["name"] for one in found}, host.name in declared
+
+    async def recorded() -> tuple[Application, Any]:
+        entries = [one for one in (await web.query("audit.list"))["items"] if one["noun"]]
+        async with transaction(web.pool) as connection:
+            return await applications.select_application(connection, VAULT, told["applicationId"]), entries
+
+    (there,) = web.rollouts.engines
+    there.engine, there.error = host.engine, None
+    found = await host.run(**BUSY)
+    assert await listed() == (True, True)
+    told = await web.mutate("application.adopt", container=host.name, name="The shop")
+    assert await listed() == (False, False)
+    await web.mutate("application.update", applicationId=told["applicationId"], dockerImage="acme/chosen:v2")
+    before = await recorded()
+    again = await web.mutate("application.adopt", container=host.name)
+    assert (again["applicationId"], again["name"]) == (told["applicationId"], "The shop")
+    assert await recorded() == before
+
+    await host.engine.call("POST", f"containers/{found['Id']}/update", body={"RestartPolicy": {"Name": "always"}})
+    await web.mutate("application.adopt", container=host.name)
+    application, _ = await recorded()
+    assert application.docker_image == "acme/chosen:v2"
+    assert application.adopted_spec is not None
+    assert application.adopted_spec.found["HostConfig"]["RestartPolicy"]["Name"] == "always"
 
 
 async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
