@@ -21,9 +21,11 @@ async def begin(web: Web) -> list[Deployment]:
         return [await deployments.select_deployment(connection, row["deployment_id"]) for row in claimed]
 
 
-async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None, *, log: str = "") -> None:
+async def conclude(
+    web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None, *, message: str = "so it was", log: str = ""
+) -> None:
     """Complete all queued deployments with this status."""
-    outcome = Outcome(status, Reason(code, "so it was") if code else None, log)
+    outcome = Outcome(status, Reason(code, message) if code else None, log)
     for one in await begin(web):
         assert await completion.complete(
             web.pool, VAULT, one, PostgresJournal(web.pool, VAULT, one), outcome, monitor_window=0.0

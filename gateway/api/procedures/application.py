@@ -18,6 +18,7 @@ from gateway.admin.probe_reachability import validate_probe
 from gateway.api.procedures._application_row import ApplicationRow, application_row
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.procedures._project_rows import EnvironmentRow, ProjectRow
+from gateway.api.procedures._reason_rows import select_names
 from gateway.api.procedures.deployment import DeploymentRow
 from gateway.api.procedures.domain import DomainRow
 from gateway.api.procedures.server import ServerRow
@@ -275,6 +276,7 @@ async def select_whole_application(
     newest = await deployments.select_deployments_of(connection, [application_id], Page(_RECENT_DEPLOYMENTS))
     reached = await domains.select_domains(connection, application_id)
     records = await steps.select_steps(connection, [one.deployment_id for one in newest])
+    names = await select_names(connection, context.caller, [one.reason for one in newest])
     server_id = found["serverId"]
     # `server.one` is closed to restricted keys, so its row is not shown here either.
     shows_server = server_id is not None and context.caller.grants is None
@@ -293,7 +295,9 @@ async def select_whole_application(
         "environment": belongs.model_dump(),
         "server": ServerRow.from_server(server, context.rollouts.engines).model_dump() if server else None,
         "domains": [DomainRow.from_domain(one).model_dump() for one in reached],
-        "deployments": [DeploymentRow.from_deployment(one, records[one.deployment_id]).model_dump() for one in newest],
+        "deployments": [
+            DeploymentRow.from_deployment(one, records[one.deployment_id], names=names).model_dump() for one in newest
+        ],
     }
 
 

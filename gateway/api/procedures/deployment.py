@@ -1,6 +1,6 @@
 """deployment.*: what was asked, what became of it, step by step."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field
@@ -8,12 +8,13 @@ from pydantic import Field
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import ShortPaged, headers
+from gateway.api.procedures._reason_rows import ReasonRow, select_names
 from gateway.api.procedures._response import Moment, Response
 from gateway.api.procedures._verdict_rows import VerdictRow
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.model.api_keys import Permission
+from gateway.model.api_keys import Caller, Permission
 from gateway.model.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
-from gateway.model.errors import Code, Conflict
+from gateway.model.errors import Conflict
 from gateway.queue import cancel
 from gateway.store import deployments, gate_verdicts, steps, versions, watches
 from gateway.store.database import Connection, transaction
@@ -37,14 +38,6 @@ class _Unused(Response):
     backup_id: None
     volume_backup_id: None
     build_server_id: None
-
-
-class ReasonRow(Response):
-    """Why a deployment waits, failed or did nothing, and what to do about it."""
-
-    code: Code
-    message: str
-    remedy: str
 
 
 class StepRow(Response):
@@ -106,16 +99,18 @@ class DeploymentRow(_Unused):
         deployment: Deployment,
         records: Sequence[StepRecord],
         *,
+        names: Mapping[str, str],
         kept: Collection[str] = (),
         whole: bool = False,
         **more: Any,
     ) -> Self:
-        """Return the row, with the end of the log, or the whole log."""
-        status, reason = DOKPLOY_STATUS[deployment.status], deployment.reason
+        """Return the row, with the end of the log, or the whole log. `names` is of `select_names`."""
+        status = DOKPLOY_STATUS[deployment.status]
+        reason = ReasonRow.from_reason(deployment.reason, names) if deployment.reason else None
         return cls.make(
             deployment,
             status=status,
-            reason=ReasonRow.make(reason) if reason else None,
+            reason=reason,
             error_message=reason.message if status == "error" and reason else None,
             image=str(deployment.reference) if deployment.reference else None,
             log=deployment.log if whole else deployment.log[-_LOG_TAIL:],
@@ -203,15 +198,18 @@ async def select_verdict_rows(connection: Connection, deployment_id: str) -> lis
 
 
 async def select_deployment_page(
-    connection: Connection, application_id: str, page: Page
+    connection: Connection, caller: Caller, application_id: str, page: Page
 ) -> tuple[list[QueuedDeployment], dict[str, str]]:
     """Return a page of an application's deployments, newest first, and the header with the next cursor."""
     found = await deployments.select_deployments_of(connection, [application_id], page)
     records = await steps.select_steps(connection, [one.deployment_id for one in found])
     kept = await versions.select_kept(connection, application_id)
     waits = await select_waits(connection, found)
+    names = await select_names(connection, caller, [one.reason for one in found])
     rows = [
-        QueuedDeployment.from_queue(one, records[one.deployment_id], waits.get(one.deployment_id), kept=kept)
+        QueuedDeployment.from_queue(
+            one, records[one.deployment_id], waits.get(one.deployment_id), names=names, kept=kept
+        )
         for one in found
     ]
     return rows, headers(page.next(found, deployments.place))
@@ -225,7 +223,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     """
     page = given.page
     async with transaction(context.pool) as connection:
-        rows, following = await select_deployment_page(connection, given.application_id, page)
+        rows, following = await select_deployment_page(connection, context.caller, given.application_id, page)
     return Answer(rows, headers=following)
 
 
@@ -240,11 +238,13 @@ async def select_one(context: Context, given: Named) -> Answer:
         wait = await select_wait(connection, deployment)
         kept = await versions.select_kept(connection, deployment.application_id)
         gates = await select_verdict_rows(connection, given.deployment_id)
+        names = await select_names(connection, context.caller, [deployment.reason])
     return Answer(
         WholeDeployment.from_queue(
             deployment,
             records[given.deployment_id],
             wait,
+            names=names,
             kept=kept,
             whole=True,
             gates=gates,

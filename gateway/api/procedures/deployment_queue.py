@@ -8,6 +8,7 @@ from pydantic import Field
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._pagination import ShortPaged, headers
+from gateway.api.procedures._reason_rows import ReasonRow, select_names
 from gateway.api.procedures._response import Response
 from gateway.api.procedures.deployment import (
     DeploymentRow,
@@ -31,7 +32,7 @@ from gateway.store import (
     steps,
     versions,
 )
-from gateway.store.database import Connection, transaction
+from gateway.store.database import Connection, statement, transaction
 from gateway.store.deployment_search import DeploymentFilter, select_matching
 
 procedures = Procedures()
@@ -126,7 +127,7 @@ async def select_by_type(context: Context, given: OfKind) -> Answer:
         return Answer([])
     page = given.page
     async with transaction(context.pool) as connection:
-        rows, following = await select_deployment_page(connection, given.id, page)
+        rows, following = await select_deployment_page(connection, context.caller, given.id, page)
         kept = await versions.select_kept(connection, given.id)
     found = {deployment_id: RollbackRow.from_version(one) for deployment_id, one in kept.items()}
     return Answer([WithVersion.make(row, rollback=found.get(row.deployment_id)) for row in rows], headers=following)
@@ -168,9 +169,12 @@ async def select_central(context: Context, given: OfAll) -> Answer:
             following = page.next(found, deployments.place)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
         owners = await _owners(connection, [one.application_id for one in found])
+        names = await select_names(connection, context.caller, [one.reason for one in found])
     return Answer(
         [
-            CentralRow.from_deployment(one, records[one.deployment_id], application=owners[one.application_id])
+            CentralRow.from_deployment(
+                one, records[one.deployment_id], names=names, application=owners[one.application_id]
+            )
             for one in found
             if one.application_id in owners
         ],
@@ -232,11 +236,13 @@ async def read_logs(context: Context, given: Read) -> Answer:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
         wait = await queue_position.select_wait(connection, deployment)
+        names = await select_names(connection, context.caller, [deployment.reason])
     lines = [_step_line(record) for record in records[given.deployment_id]]
     if wait is not None:
         lines.append(f"waits for {wait.waits_for}")
     if deployment.reason is not None:
-        lines += [f"{deployment.reason.code}: {deployment.reason.message}", deployment.reason.remedy]
+        reason = ReasonRow.from_reason(deployment.reason, names)
+        lines += [f"{reason.code}: {reason.message}", reason.remedy]
     if deployment.finished_at is not None:
         lines.append(f"{_at(deployment.finished_at)} {deployment.status}")
     lines += deployment.log.splitlines()
@@ -268,4 +274,7 @@ async def remove(context: Context, given: Named) -> Answer:
 
     You cannot delete the deployment that serves.
     """
-    return Answer(DeploymentRow.from_deployment(await history.delete_deployment(context.pool, given.deployment_id), []))
+    deleted = await history.delete_deployment(context.pool, given.deployment_id)
+    async with statement(context.pool) as connection:
+        names = await select_names(connection, context.caller, [deleted.reason])
+    return Answer(DeploymentRow.from_deployment(deleted, [], names=names))

@@ -1,6 +1,6 @@
 """release.*: applications go out together: all of them run the new version at the end, or none does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field
@@ -10,16 +10,16 @@ from gateway.admin.context import Context
 from gateway.admin.groups import Order
 from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import ShortPaged, headers
+from gateway.api.procedures._reason_rows import ReasonRow, select_names
 from gateway.api.procedures._response import Moment, Response
-from gateway.api.procedures.deployment import ReasonRow
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
-from gateway.model.errors import Conflict, Forbidden, NotFound
+from gateway.model.errors import Conflict, Forbidden, NotFound, Reason
 from gateway.model.releases import MemberState, ReleaseState
 from gateway.queue import release
 from gateway.queue.release import Wish
 from gateway.store import releases, resource_owners
-from gateway.store.database import statement
+from gateway.store.database import Connection, statement
 from gateway.store.releases import Release, ReleaseMember
 
 procedures = Procedures()
@@ -57,6 +57,16 @@ class OfGroup(ShortPaged):
     group_id: Id | None = None
 
 
+def _reason(found: ReleaseMember) -> Reason | None:
+    return found.member.trouble or found.member.reason
+
+
+async def _names(
+    connection: Connection, context: Context, found: Release, members: Sequence[ReleaseMember]
+) -> Mapping[str, str]:
+    return await select_names(connection, context.caller, [found.reason, *map(_reason, members)])
+
+
 class ReleaseMemberRow(Response):
     """A member of a release."""
 
@@ -70,15 +80,15 @@ class ReleaseMemberRow(Response):
     reason: ReasonRow | None
 
     @classmethod
-    def from_member(cls, found: ReleaseMember) -> Self:
+    def from_member(cls, found: ReleaseMember, names: Mapping[str, str]) -> Self:
         member = found.member
-        reason = member.trouble or member.reason
+        reason = _reason(found)
         return cls.make(
             member,
             deployment_id=found.deployment_id,
             digest=found.digest,
             put_back_by=found.back_id,
-            reason=ReasonRow.make(reason) if reason else None,
+            reason=ReasonRow.from_reason(reason, names) if reason else None,
         )
 
 
@@ -98,10 +108,10 @@ class ReleaseRow(Response):
     finished_at: Moment | None
 
     @classmethod
-    def from_release(cls, found: Release, **more: Any) -> Self:
+    def from_release(cls, found: Release, names: Mapping[str, str], **more: Any) -> Self:
         return cls.make(
             found,
-            reason=ReasonRow.make(found.reason) if found.reason else None,
+            reason=ReasonRow.from_reason(found.reason, names) if found.reason else None,
             requested_by=found.asked_by,
             requested_by_key_id=found.asked_key,
             **more,
@@ -114,8 +124,11 @@ class WholeRelease(ReleaseRow):
     members: list[ReleaseMemberRow]
 
     @classmethod
-    def from_members(cls, found: Release, members: Sequence[ReleaseMember], **more: Any) -> Self:
-        return cls.from_release(found, members=[ReleaseMemberRow.from_member(one) for one in members], **more)
+    def from_members(
+        cls, found: Release, members: Sequence[ReleaseMember], names: Mapping[str, str], **more: Any
+    ) -> Self:
+        rows = [ReleaseMemberRow.from_member(one, names) for one in members]
+        return cls.from_release(found, names, members=rows, **more)
 
 
 class LeftOut(Response):
@@ -168,8 +181,9 @@ async def create(context: Context, given: Create) -> Answer:
     async with statement(context.pool) as connection:
         found = await releases.select_release(connection, begun.release_id)
         members = await releases.select_members(connection, begun.release_id)
+        names = await _names(connection, context, found, members)
     left_out = [LeftOut.make(application_id=one, reason=why) for one, why in begun.left_out.items()]
-    return Answer(BegunRelease.from_members(found, members, left_out=left_out), changed=True)
+    return Answer(BegunRelease.from_members(found, members, names, left_out=left_out), changed=True)
 
 
 @procedures.query("release.one", gives=WholeRelease)
@@ -177,7 +191,9 @@ async def select_one(context: Context, given: Named) -> Answer:
     """Return a release with its members as they are now."""
     async with statement(context.pool) as connection:
         found = await releases.select_release(connection, given.release_id)
-        return Answer(WholeRelease.from_members(found, await releases.select_members(connection, given.release_id)))
+        members = await releases.select_members(connection, given.release_id)
+        names = await _names(connection, context, found, members)
+    return Answer(WholeRelease.from_members(found, members, names))
 
 
 @procedures.query("release.all", gives=list[ReleaseRow], access=KeyAccess.FILTERED)
@@ -190,7 +206,10 @@ async def select_all(context: Context, given: OfGroup) -> Answer:
     async with statement(context.pool) as connection:
         only = None if grants is None else await resource_owners.select_covered(connection, grants)
         found = await releases.select_releases(connection, page, group_id=given.group_id, only=only)
-    return Answer([ReleaseRow.from_release(one) for one in found], headers=headers(page.next(found, releases.place)))
+        names = await select_names(connection, context.caller, [one.reason for one in found])
+    return Answer(
+        [ReleaseRow.from_release(one, names) for one in found], headers=headers(page.next(found, releases.place))
+    )
 
 
 @procedures.mutation("release.cancel", gives=CancelledRelease, raises=(Conflict,), needs=Permission.DEPLOY)

@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from gateway.model.api_keys import Grants
+from gateway.model.deployments import Status
+from gateway.model.errors import Code
 from gateway.store import api_keys
 from tests.integration.queue.test_rollback import created, served
 from tests.support.api_client import Web
+from tests.support.concluding import conclude
 
 DIGEST = f"sha256:{1:064x}"
 
@@ -115,6 +120,38 @@ async def test_how_it_went_is_read_as_text(web: Web) -> None:
     assert lines[-1] == "boom"
     assert await web.query("deployment.readLogs", deploymentId=deployment, tail="1") == "boom\n"
     assert (await web.get("/api/deployment.readLogs", deploymentId="nobody"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("port_taken", "port 80/tcp is published by the container web-1 of the application {}"),
+        ("name_taken", "a container named web exists that belongs to the application {}"),
+    ],
+)
+async def test_a_reason_names_another_application_as_its_reader_may_know_it(web: Web, code: str, message: str) -> None:
+    """The engine knows its id alone. A key that may not see it does not learn its name."""
+    for name, application_id in (("web", "app"), ("The Shop", "app-123")):
+        await web.mutate("application.create", name=name, applicationId=application_id, dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="app")
+    await conclude(web, Status.FAILED, Code(code), message=message.format("app-123"))
+    (failed,) = [one["deploymentId"] for one in await web.query("deployment.all", applicationId="app")]
+
+    async def told() -> set[str]:
+        rows = [
+            *await web.query("deployment.all", applicationId="app"),
+            *await web.query("deployment.allCentralized"),
+            *(await web.query("application.one", applicationId="app"))["deployments"],
+            await web.query("deployment.one", deploymentId=failed),
+        ]
+        text = (await web.query("deployment.readLogs", deploymentId=failed)).splitlines()[0]
+        said = {one["reason"]["message"] for one in rows} | {one["errorMessage"] for one in rows}
+        return said | {text.removeprefix(f"{code}: ")}
+
+    assert await told() == {message.format("The Shop")}
+    async with web.pool.acquire() as connection, connection.transaction():
+        web.key, _ = await api_keys.insert_key(connection, "one", grants=Grants(frozenset({"app"})))
+    assert await told() == {message.format("app-123")}
 
 
 async def test_one_that_waits_says_for_what_and_is_killed(web: Web) -> None:
