@@ -1,10 +1,15 @@
 """`gateway apps adopt`, `gateway apps discovered`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gateway.cli._completion import names_of
 from gateway.cli._lists import Columns, Row, show_rows
-from gateway.cli._runner import command, connect, json_option, print_result
+from gateway.cli._runner import command, connect, json_option, print_result, print_text
+
+if TYPE_CHECKING:
+    from gateway.client import Gateway
 
 
 @click.command()
@@ -57,3 +62,15 @@ async def discovered(*, as_json: bool) -> None:
     async with connect() as gateway:
         rows = await gateway.call("application.discovered")
         await show_rows(gateway, rows, columns, as_json=as_json, applications=["applicationId"])
+        await _say_if_off(gateway)
+
+
+async def _say_if_off(gateway: "Gateway") -> None:
+    """Say on standard error that no label is read; an older gateway does not tell."""
+    if (await gateway.call("status.one")).get("discovers") == []:
+        where = "for the gateway" if gateway.runs else "for this command"
+        print_text(
+            f"gateway: discovery is off: no label adopts anything, since GATEWAY_DISCOVER is not set {where}. "
+            "To turn it on, set GATEWAY_DISCOVER=labels for the gateway and restart it",
+            err=True,
+        )

@@ -42,6 +42,10 @@ class StatusRow(Response):
     oldest_seconds: Annotated[float, Field(description="How long the oldest queued deployment has waited.")]
     waiting_at_gates: int
     applications: Annotated[dict[str, int], Field(description="Number of applications by observed state.")]
+    discovers: Annotated[
+        list[str],
+        Field(description="By which labels it adopts: `labels`, `watchtower`. Empty: GATEWAY_DISCOVER is not set."),
+    ]
 
 
 class AddressRow(Response):
@@ -69,6 +73,7 @@ async def select_one(context: Context, _given: Input) -> Answer:
             oldest_seconds=round(float(depth.oldest), 3),
             waiting_at_gates=sum(at_gates.values()),
             applications={str(state): count for state, count in states.items()},
+            discovers=sorted(context.settings.discovers),
         )
     )
 

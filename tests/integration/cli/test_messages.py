@@ -22,8 +22,9 @@ from gateway.config import Settings
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Reason, Unavailable
 from gateway.store import leases
+from gateway.store.database import Pool
 from gateway.store.engines import Place
-from tests.support.api_client import Web
+from tests.support.api_client import Web, answering
 from tests.support.concluding import conclude
 
 
@@ -162,6 +163,17 @@ async def test_the_log_of_what_never_ran_says_so(web: Web, web_postgres: str) ->
     await conclude(web, Status.FAILED, Code.EXITED, log="no such file")
     _, _, err = await run(web_postgres, "apps", "logs", "web")
     assert f"web has no log: its deployment failed. The reason, and the container's last lines: {show}\n" in err
+
+
+async def test_a_list_of_what_labels_adopted_says_where_none_is_read(
+    web: Web, web_postgres: str, web_pool: Pool
+) -> None:
+    for off in (await run_remote(web, "apps", "discovered"), await run(web_postgres, "apps", "discovered")):
+        assert off[0] == 0
+        assert "discovery is off" in off[2]
+        assert "set GATEWAY_DISCOVER=labels for the gateway and restart it" in off[2]
+    async with answering(web_pool, emptied=False, settings={"GATEWAY_DISCOVER": "labels"}) as on:
+        assert (await run_remote(on, "apps", "discovered"))[::2] == (0, "")
 
 
 async def test_revoking_by_name_says_how_many_keys_it_revoked(web: Web, web_postgres: str) -> None:
