@@ -13,6 +13,7 @@ REMEDIES: Mapping[Code, str] = {
     "adopt that one, on the page Servers.",
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address: “Test the connection”, on the page "
     "Servers. The gateway retries.",
+    Code.UP_TO_DATE: "Nothing to do. To replace the container anyway: “Redeploy”, on the page of the application.",
     Code.GATE_REFUSED: "The deployment's page says why the gate refuses. Push an image that it accepts; or, on that "
     "page: “Let this deployment pass”.",
     Code.GATE_UNANSWERED: "Do what the message says, if anything; the gateway asks again by itself. Or, on the "

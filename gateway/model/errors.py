@@ -248,7 +248,7 @@ REMEDIES: dict[Code, str] = {
     Code.TOO_MANY_ATTEMPTS: "Fix what each attempt failed on and deploy again.",
     Code.CANCELLED: "Nothing to do. Deploy again when you want it.",
     Code.SATISFIED: "Nothing to do.",
-    Code.UP_TO_DATE: "Nothing to do. To replace the container anyway, redeploy.",
+    Code.UP_TO_DATE: "Nothing to do. To replace the container anyway: gateway deploy APP --redeploy",
     Code.INTERNAL: "This is a defect of the gateway; its log has the details under the deployment's id.",
     Code.GATE_PASSED: "Nothing to do.",
     Code.GATE_REFUSED: "See why the gate refuses: gateway deployments show. Push an image that it accepts; or let "

@@ -282,18 +282,25 @@ async def test_a_long_list_is_shown_page_by_page_and_its_filter_keeps_what_was_c
 
 
 @pytest.mark.parametrize(
-    ("log", "leads_to"), [("no such file", "deployments/{}#last-lines"), ("", "applications/{}/log")]
+    ("status", "code", "log", "leads_to"),
+    [
+        (Status.FAILED, Code.EXITED, "no such file", "deployments/{}#last-lines"),
+        (Status.FAILED, Code.EXITED, "", "applications/{}/log"),
+        (Status.UNCHANGED, Code.UP_TO_DATE, "", "applications/{}"),
+    ],
 )
-async def test_why_a_container_exited_leads_to_its_last_lines(visitor: Visitor, log: str, leads_to: str) -> None:
-    """The log of the application is that of the version which serves."""
+async def test_a_reason_leads_to_the_page_where_its_remedy_is(
+    visitor: Visitor, status: Status, code: Code, log: str, leads_to: str
+) -> None:
+    """The last lines of a container that exited are its deployment's; the application's log is of what serves."""
     web = visitor.web
     application_id = await web.application("acme/web")
     await web.mutate("application.deploy", applicationId=application_id)
-    await conclude(web, Status.FAILED, Code.EXITED, log=log)
-    (failed,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized")]
-    page = (await visitor.get(f"/dashboard/deployments/{failed}")).text
+    await conclude(web, status, code, log=log)
+    (ended,) = [one["deploymentId"] for one in await web.query("deployment.allCentralized")]
+    page = (await visitor.get(f"/dashboard/deployments/{ended}")).text
     reason = page.partition('<div class="reason">')[2].partition("</div>")[0]
-    address = leads_to.format(failed if log else application_id)
+    address = leads_to.format(ended if log else application_id)
     assert re.findall('href="([^"]+)"', reason) == [f"/dashboard/{address}"]
     assert ('id="last-lines"' in page) == bool(log)
 
