@@ -50,7 +50,7 @@ async def test_a_process_that_only_accepts_loads_neither_the_worker_nor_an_engin
 
 async def test_a_server_does_not_load_what_draws_tables() -> None:
     program = (
-        "import atexit, sys, uvloop; from gateway.cli import main; uvloop.run = lambda serving: serving.close(); "
+        "import atexit, sys, uvloop; from gateway.cli import main; uvloop.run = lambda serving, **_: serving.close(); "
         "named = ('gateway.app', 'rich', 'pygments'); "
         "atexit.register(lambda: print(*[one for one in named if sys.modules.get(one)])); main(['serve'])"
     )
