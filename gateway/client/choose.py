@@ -61,7 +61,12 @@ async def connect(
     from gateway.client.in_process import open_gateway
 
     settings = config.load() if environ is None else config.Settings.from_environ(environ)
+    # Where the database was chosen, or was made just now, that is no news.
+    is_news = not wanted.local and settings.database_url is None and installation.is_installed(settings.data_dir)
     async with open_gateway(settings, wanted.command) as local:
+        if is_news:
+            place = f"the database in {settings.data_dir} is used"
+            print(f"gateway: no gateway answers on this host: {place}", file=sys.stderr)  # noqa: T201
         yield local
 
 

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from gateway.cli.demo.process import until
+from gateway.client import Wanted, connect
 from gateway.model.errors import Unavailable
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.postgres_cluster import Cluster
@@ -128,6 +129,20 @@ async def test_whoever_has_no_password_is_refused(made: Path) -> None:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(url.partition("@")[0].rpartition(":")[0] + ":wrong@" + url.partition("@")[2])
         assert modes(made / "postgres/.s.PGSQL.5432", made / "postgres/gateway.password") == [0o600, 0o600]
+
+
+async def test_a_command_says_that_it_uses_the_database_since_no_gateway_answers(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"GATEWAY_DATA_DIR": str(made), "HOME": str(made)}
+    said = f"gateway: no gateway answers on this host: the database in {made} is used\n"
+    async with connect(Wanted(), environ) as gateway:
+        assert await gateway.call("application.all") == []
+    assert said in capsys.readouterr().err
+    async with connect(Wanted(), environ):
+        assert capsys.readouterr().err == said
+    async with connect(Wanted(local=True), environ):
+        assert capsys.readouterr().err == "", "that is what was chosen"
 
 
 async def asyncpg_answers(url: str) -> bool:
