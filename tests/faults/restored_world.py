@@ -541,6 +541,8 @@ async def restored_world(
             leads_there.mend()
             await one.gateway.stop()
             await one.clear()
+            for left in (await engine.call("GET", f"networks/{network}"))["Containers"]:  # of applications as adopted
+                await engine.call("DELETE", f"containers/{left}", params={"force": 1, "v": 1})
             await engine.call("DELETE", f"networks/{network}")
 
 
