@@ -30,7 +30,7 @@ class DescribedModel(BaseModel):
         for name, text in _descriptions(cls.__module__).get(cls.__qualname__, {}).items():
             default = cls.__dict__.get(name, ...)
             if isinstance(default, FieldInfo):
-                raise TypeError(f"{cls.__qualname__}.{name} has a Field: describe it there, not in a string after it")
+                raise TypeError(f"{cls.__qualname__}.{name} has a Field(): pass that the description")
             setattr(cls, name, Field(default, description=text))
 
 

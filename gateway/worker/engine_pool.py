@@ -335,7 +335,7 @@ class EnginePool:
         for worker in self._workers.values():
             worker.retire()
         for server_id in self._begin_now:
-            self._begin(server_id)  # it ends without having begun
+            self._begin(server_id)  # its task sees that the pool is retired, and ends
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -407,7 +407,7 @@ class EnginePool:
             self._drop(key)
         for server_id in filter(None, removed):
             self._shares.forget(server_id)
-            self._begin(server_id)  # one that waits for its turn ends
+            self._begin(server_id)  # a task that still waits sees that its server is gone, and ends
         new = wanted.keys() - self._tasks.keys()
         self._shares.register(server_id for server_id, _ in new if server_id is not None)
         ours = [key for key in new if self._shares.watches(key[0])]
@@ -458,7 +458,7 @@ class EnginePool:
                 _LOG.warning("A server cannot be used", server=server.name, error=str(error))
 
     async def _wait_to_begin(self, server_id: str, seconds: float) -> None:
-        self._begin(server_id)  # one that waits with what the server was before ends
+        self._begin(server_id)  # a task that waits with the former settings of the server sees that, and ends
         begin = self._begin_now[server_id] = asyncio.Event()
         try:
             with suppress(TimeoutError):

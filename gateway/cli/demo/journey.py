@@ -58,7 +58,7 @@ class _Teller:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Show that something goes on, below what is told, where there is a terminal to show it on."""
+        """On a terminal, show below the printed lines that a step is still running."""
         self._works = True
         self._progress.state(_WORKING)
         try:
