@@ -91,7 +91,7 @@ async def test_code_message_and_remedy_are_the_same_everywhere(
 
 def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     deployment = MagicMock(kind=kind, reference=reference, deployment_id="d", epoch=1, cancelled_at=None)
-    application = MagicMock(spec=Application, configuration=Configuration(), adopted_spec=None)
+    application = MagicMock(spec=Application, configuration=Configuration(), adopted_spec=None, restored_at=None)
     application.name = "web"
     return attempt.Task(deployment, application, ANONYMOUS, AsyncMock())
 

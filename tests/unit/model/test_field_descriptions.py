@@ -53,5 +53,5 @@ def test_a_field_is_described_in_one_place() -> None:
         count: int = Field(1, description="How many.")
 
     assert Twice.model_fields["count"].description == "How many."
-    with pytest.raises(TypeError, match="describe it there"):
+    with pytest.raises(TypeError, match="pass that the description"):
         type("Described", (Described,), {"__module__": __name__, "__qualname__": "Described", "required": Field(1)})
