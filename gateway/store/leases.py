@@ -117,6 +117,7 @@ async def claim_deployments(
 
     A row that cannot be read is ended, and None stands for it.
     What is due was not held up: a release that begins meanwhile takes the queued deployments of its members with it.
+    An application is bound to an engine only once that is recorded.
     Of the suspects, the caller chooses no more than there is room for. The lock of the application's queue is taken
     too; a locked one is skipped.
     """
@@ -130,7 +131,11 @@ async def claim_deployments(
               FROM chosen
               JOIN deployments d USING (deployment_id)
               JOIN applications a USING (application_id)
-             WHERE (a.engine_id IS NULL OR a.engine_id = chosen.engine_id) AND (({_SILENT}) OR ({_WAITING}))
+             WHERE (
+                       a.engine_id = chosen.engine_id
+                    OR a.engine_id IS NULL AND EXISTS (SELECT FROM engines e WHERE e.engine_id = chosen.engine_id)
+                   )
+               AND (({_SILENT}) OR ({_WAITING}))
              ORDER BY a.application_id
                FOR NO KEY UPDATE OF d, a SKIP LOCKED
         ),

@@ -32,6 +32,7 @@ from gateway.store.encryption import Vault
 from gateway.store.engines import Place, Seen
 from gateway.store.leases import Due
 from gateway.worker import claims
+from gateway.worker.check_slots import CheckSlots
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask, Slots
 from gateway.worker.periodic import run_where_found
 from gateway.worker.recorder import Recorder
@@ -108,8 +109,10 @@ class EnginePool:
         self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
         self._vain: set[EngineWorker] = set()
         self.runs = asyncio.Semaphore(_RUNS_AT_ONCE)
-        self._good_checks = asyncio.Semaphore(_GOOD_CHECKS_AT_ONCE)
-        self._other_checks = asyncio.Semaphore(_OTHER_CHECKS_AT_ONCE)
+        self._good_checks = CheckSlots(_GOOD_CHECKS_AT_ONCE)
+        self._other_checks = CheckSlots(_OTHER_CHECKS_AT_ONCE)
+        #: the servers on which a deployment is due that waits for their first check
+        self._awaited: set[str] = set()
         self._shares = Shares()
         self._share_wanted = asyncio.Event()
         self._joined = asyncio.Event()
@@ -144,6 +147,9 @@ class EnginePool:
     def changed(self, worker: EngineWorker, before: EngineIdentity | None) -> None:
         if self._by_server.get(worker.server_id) is not worker:
             return  # its server was removed or changed
+        is_awaited = worker.server_id in self._awaited
+        if worker.server_id is not None:
+            self._awaited.discard(worker.server_id)
         (self._vain.discard if worker.reachable else self._vain.add)(worker)
         concerned = {worker}
         for identity in (before, worker.identity):
@@ -158,7 +164,8 @@ class EnginePool:
                 same.sort(key=order.__getitem__)
         for one in concerned:
             one.watch_or_leave()
-        self.make_room()
+        # Thousands may come one after another: only where something is due, it is looked for at once.
+        self.make_room() if is_awaited else self.wake()
 
     def _forget(self, worker: EngineWorker, identity: EngineIdentity | None) -> None:
         """Take a worker out of those of a daemon."""
@@ -168,7 +175,8 @@ class EnginePool:
                 del self._by_daemon[identity.daemon]
 
     def check_slot(self, worker: EngineWorker) -> AbstractAsyncContextManager[None]:
-        return self._good_checks if worker.reachable else self._other_checks
+        slots = self._good_checks if worker.reachable else self._other_checks
+        return slots.hold(worker, urgent=worker.server_id in self._awaited)
 
     def check_interval(self, worker: EngineWorker) -> float:
         if not worker.reachable:
@@ -235,6 +243,8 @@ class EnginePool:
                     running_ids=self._running_ids,
                     lease=self._settings.lease,
                 )
+                if not found and self._leaves_some and await self._share_if_changed(connection):
+                    return True  # some of it is no longer left to another gateway
         finally:
             for deployment_id in held.keys() - {one.deployment_id for one in found}:
                 worker, _, slots = held[deployment_id]
@@ -251,20 +261,28 @@ class EnginePool:
 
     def _claiming(self, due: Due) -> EngineWorker | None:
         """Return the worker that claims the deployment now; None for none here, or not yet."""
-        own = self._by_server.get(due.server_id)
-        if own is None:
-            self._leaves_some |= due.server_id is not None and self._begin(due.server_id)
+        if not self._shares.watches(due.server_id) and due.waited.total_seconds() < _LEFT_TO_WATCHER:
+            self._leaves_some = True
             return None
-        if not self.watches(own):
-            if due.waited.total_seconds() < _LEFT_TO_WATCHER:
-                self._leaves_some = True
-                return None
-            if own.identity is None and own.error is None:
-                own.check_now()
-                self._leaves_some = True
+        own = self._by_server.get(due.server_id)
+        if own is None or (own.identity is None and own.error is None):
+            self._leaves_some |= due.server_id is not None and self._reach(due.server_id)
+            return None
         if own.identity is None or due.engine_id not in {None, own.identity.engine_id}:
             return None
         return next((one for one in self._same_daemon(own.identity) if one.reachable), None)
+
+    def _reach(self, server_id: str) -> bool:
+        """Let a server be checked for the first time, before all where nothing is due. Return whether it will be."""
+        own = self._by_server.get(server_id)
+        if own is None and server_id not in self._begin_now:
+            return server_id in self._awaited  # it began, and is about to be checked; or there is no such server
+        self._awaited.add(server_id)
+        if own is None:
+            self._begin(server_id)
+        else:
+            self._other_checks.hurry(own)
+        return True
 
     # -- shares
 
@@ -280,16 +298,23 @@ class EnginePool:
 
     async def _share_forever(self) -> None:
         while True:
-            async with statement(self._pool) as connection:
-                await self._share(connection)
             self._share_wanted.clear()
+            async with statement(self._pool) as connection:
+                await self._share(connection, await members.select_members(connection))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MEMBERS_INTERVAL):
                     await self._share_wanted.wait()
 
-    async def _share(self, connection: Connection) -> None:
-        """Find out which engines this gateway watches."""
+    async def _share_if_changed(self, connection: Connection) -> bool:
+        """Follow at once that gateways came or went; return whether they did."""
         found = await members.select_members(connection)
+        if self._shares.number not in found or found == self._shares.members:
+            return False
+        await self._share(connection, found)
+        return True
+
+    async def _share(self, connection: Connection, found: frozenset[int]) -> None:
+        """Find out which engines this gateway watches."""
         if self._shares.number not in found:
             return  # it is about to become one
         unseen = await engines.select_unseen(connection, timedelta(seconds=_UNSEEN_AFTER)) if len(found) > 1 else set()
@@ -407,6 +432,7 @@ class EnginePool:
             self._drop(key)
         for server_id in filter(None, removed):
             self._shares.forget(server_id)
+            self._awaited.discard(server_id)
             self._begin(server_id)  # a task that still waits sees that its server is gone, and ends
         new = wanted.keys() - self._tasks.keys()
         self._shares.register(server_id for server_id, _ in new if server_id is not None)
@@ -453,6 +479,7 @@ class EnginePool:
                     self._forget(worker, worker.identity)
                     self._vain.discard(worker)
         except GatewayError as error:
+            self._awaited.discard(server.server_id)
             if self._unusable.get(key) != str(error):  # it is tried again with each refresh
                 self._unusable[key] = str(error)
                 _LOG.warning("A server cannot be used", server=server.name, error=str(error))

@@ -156,6 +156,8 @@ class EngineWorker:
         self._stream: object = None
         self._checked_stream: object = None
         self._interrupted = False
+        #: whether it is still to be recorded that this engine answers now: claims need not wait for that
+        self._unrecorded = False
         self._watching: Sequence[asyncio.Task[None]] = ()
 
     @property
@@ -219,6 +221,8 @@ class EngineWorker:
         """Return the engine with the servers that it is watched for; None while it is not watched here."""
         served = self._pool_view.servers_claimed_by(self)
         if not self.reachable or self.identity is None or not served or not self._pool_view.watches(self):
+            return None
+        if self._unrecorded:
             return None
         engine = self.engine.managing() if self.identity.swarm_manager else self.engine
         return ReachedEngine(engine, self.identity, served)
@@ -336,10 +340,15 @@ class EngineWorker:
         if not was_reachable:
             _LOG.info("The Docker Engine answers", host=self.address, engine=identity.engine_id)
         # An engine that restarted between two checks is another run of the same engine.
-        recovered = not was_reachable or self._interrupted or before is None or before.run != identity.run
-        if was_reachable and not recovered and before == identity and not self._pool_view.watches(self):
+        interrupted = self._interrupted or self._unrecorded or before is None or before.run != identity.run
+        recovered = not was_reachable or interrupted
+        if not recovered and before == identity and not self._pool_view.watches(self):
             return  # the gateway that watches it records that it answers
         self._interrupted = False
+        self._unrecorded |= not was_reachable or before is None or before.engine_id != identity.engine_id
+        self.identity, self.error = identity, None
+        if not was_reachable or before != identity:
+            self._pool_view.changed(self, before)
         seen = Seen(
             engine_id=identity.engine_id,
             server_id=self.server_id,
@@ -350,10 +359,10 @@ class EngineWorker:
             swarm_manager=identity.swarm_manager,
             recovered=recovered,
         )
-        if recovered or before != identity:
-            await self._pool_view.record_now(seen)
-        else:
+        if not recovered and before == identity:
             self._pool_view.record(seen)
-        self.identity, self.error = identity, None
-        if not was_reachable or before != identity:
-            self._pool_view.changed(self, before)
+            return
+        await self._pool_view.record_now(seen)
+        if self._unrecorded:
+            self._unrecorded = False
+            self._pool_view.changed(self, identity)

@@ -49,10 +49,10 @@ class Recorder:
             self._urgent.clear()
             waiting, self._waiting = self._waiting, []
             unchanged, self._unchanged = self._unchanged, {}
-            if unchanged:
-                await self._write_unchanged(list(unchanged.values()))
             if waiting:
                 await self._write_waiting(waiting)
+            if unchanged:
+                await self._write_unchanged(list(unchanged.values()))
 
     async def _write_unchanged(self, seen: Sequence[Seen]) -> None:
         try:

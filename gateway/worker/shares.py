@@ -27,7 +27,8 @@ class Shares:
         self.number = 0
         #: the servers that another gateway watches
         self.left: set[str] = set()
-        self._members: frozenset[int] = frozenset()
+        #: the gateways that share, as they were followed last
+        self.members: frozenset[int] = frozenset()
         #: until when this gateway watches a server of another one's share
         self._substituted: dict[str, float] = {}
 
@@ -49,12 +50,12 @@ class Shares:
         `now` is in seconds of any one clock.
         """
         before = self.left - self._substituted.keys()
-        if members != self._members:
-            self._members = members
+        if members != self.members:
+            self.members = members
             self.left = {server_id for server_id in registered if self._is_left(server_id)}
         lasting = {one: until for one, until in self._substituted.items() if until > now and one in self.left}
         self._substituted = lasting | dict.fromkeys(self.left.intersection(unseen), now + _SUBSTITUTE_FOR)
         return before ^ (self.left - self._substituted.keys())
 
     def _is_left(self, server_id: str) -> bool:
-        return watcher(server_id, self._members) not in {None, self.number}
+        return watcher(server_id, self.members) not in {None, self.number}

@@ -1,10 +1,12 @@
 """Who works on a deployment: one at a time, known by the epoch."""
 
+from datetime import timedelta
+
 import pytest
 
 from gateway.model.deployments import Deployment, LeaseLost, Swap
 from gateway.model.errors import Code, Postponed
-from gateway.store import applications
+from gateway.store import applications, leases
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, retry
 from tests.support.api_client import VAULT, Web
@@ -188,6 +190,18 @@ async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web
     assert await shown() == ("queued", "running", Code.SLOTS_TAKEN, waits_for)
     await journal.clear_wait()
     assert await shown() == ("running", "running", None, None)
+
+
+async def test_nothing_is_claimed_for_an_engine_that_is_not_recorded_yet(web: Web, first: Deployment) -> None:
+    await web.mutate("application.create", name="Other", applicationId="other", dockerImage="acme/other")
+    await web.mutate("application.deploy", applicationId="other")
+    engines = {await web.pool.fetchval("SELECT deployment_id FROM deployments WHERE status = 'queued'"): "unrecorded"}
+    async with web.pool.acquire() as connection:
+        assert await leases.claim_deployments(connection, "second", engines, timedelta(seconds=9)) == []
+        await connection.execute(
+            "INSERT INTO engines (engine_id, name, version, platform) VALUES ('unrecorded', '', '', '')"
+        )
+        assert len(await leases.claim_deployments(connection, "second", engines, timedelta(seconds=9))) == 1
 
 
 async def test_a_row_that_cannot_be_read_ends_and_is_in_nobodys_way(web: Web, first: Deployment) -> None:

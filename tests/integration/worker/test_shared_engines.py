@@ -165,6 +165,36 @@ async def test_an_engine_that_waits_for_its_turn_is_watched_at_once_when_its_gat
             await watched_by(hosts, lambda found: found == [1] * ENGINES)
 
 
+@pytest.mark.usefixtures("others_wait")
+async def test_what_is_left_to_a_gateway_is_done_as_soon_as_it_is_gone(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_pool, "_LEFT_TO_WATCHER", 600.0)
+    monkeypatch.setattr(engine_pool, "_MEMBERS_INTERVAL", 600.0)
+    async with hosts.pool.acquire() as other:
+        number = await members.join(other)
+        async with gateway(hosts.pool):
+            await watched_by(hosts, lambda found: 1 in found)
+            await members.leave(other, number)
+            await hosts.ask()
+            await until(hosts.served)
+
+
+async def test_a_known_engine_is_claimed_for_before_it_is_recorded_that_it_answers(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with gateway(hosts.pool):
+        await watched_by(hosts, lambda found: found == [1] * ENGINES)
+    monkeypatch.setattr(Recorder, "record_now", never)
+    async with gateway(hosts.pool):
+        await hosts.ask()
+        await until(hosts.served)
+        assert hosts.watchers() == [0] * ENGINES, "watched before it is recorded"
+
+
 def begun_or_waiting() -> set[str]:
     """Return the servers' addresses of which there is a task."""
     names = [task.get_name().split() for task in asyncio.all_tasks()]
