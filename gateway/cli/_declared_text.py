@@ -1,12 +1,12 @@
 """What `gateway apply` prints for people."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.cli._declared_files import Files
 from gateway.cli._runner import print_text
 from gateway.model.declared.objects import ObjectPath
+from gateway.model.setting_text import describe
 
 _SIGNS = {"created": "+", "changed": "~", "removed": "-", "refused": "!"}
 _LONGEST = 200  # characters of a value
@@ -67,10 +67,7 @@ def _print_pending_alone(objects: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _value(value: Any) -> str:
-    if value in (None, [], {}):
-        return "-"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
+    text = " ".join(describe(value).split()) or "-"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

@@ -224,6 +224,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "state": f"{seen['state']} since {format_time(since)}" if since else None,
             "detail": seen["detail"] if seen and seen["detail"] else None,
             "deployment": found["deploymentState"] or "never deployed",
+            **_reason(found),
             "wanted": found["desired"],
             "environment": f"{found['environment']['project']['name']} / {found['environment']['name']}",
             "server": found["server"]["name"] if found["server"] else None,
@@ -232,6 +233,14 @@ async def show_app(app: str, *, as_json: bool) -> None:
         }
     )
     _print_pending(pending)
+
+
+def _reason(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return why the newest deployment waits or did not succeed, and the command that shows it whole."""
+    newest: Mapping[str, Any] | None = next(iter(found["deployments"]), None)
+    if newest is None or newest["reason"] is None:
+        return {}
+    return {"reason": newest["reason"]["message"], "details": f"gateway deployments show {newest['deploymentId']}"}
 
 
 def _adopted(found: Mapping[str, Any]) -> dict[str, str]:

@@ -165,6 +165,17 @@ async def test_the_log_of_what_never_ran_says_so(web: Web, web_postgres: str) ->
     assert f"web has no log: its deployment failed. The reason, and the container's last lines: {show}\n" in err
 
 
+async def test_an_application_whose_deployment_failed_is_shown_with_the_reason(web: Web, web_postgres: str) -> None:
+    made = await web.mutate("application.create", name="web", dockerImage="acme/web")
+    assert "details " not in (await run(web_postgres, "apps", "show", "web"))[1]
+    await web.mutate("application.deploy", applicationId=made["applicationId"])
+    await conclude(web, Status.FAILED, Code.EXITED, log="no such file")
+    (failed,) = await web.query("deployment.allCentralized")
+    shown = (await run(web_postgres, "apps", "show", "web"))[1]
+    assert f"reason       {failed['reason']['message']}\n" in shown
+    assert f"details      gateway deployments show {failed['deploymentId']}\n" in shown
+
+
 async def test_a_list_of_what_labels_adopted_says_where_none_is_read(
     web: Web, web_postgres: str, web_pool: Pool
 ) -> None:
@@ -359,3 +370,17 @@ async def test_a_plan_of_nothing_says_so(web: Web, tmp_path: Path) -> None:
     assert await run_remote(web, "apply", "-f", str(tmp_path / "empty.yaml"), "--plan") == (
         0, "Plan: nothing is declared.\n", "",
     )  # fmt: skip
+
+
+async def test_a_plan_writes_ports_as_people_do(web: Web, tmp_path: Path) -> None:
+    declared = tmp_path / "web.yaml"
+    declared.write_text("""\
+declaration: shop
+applications:
+  web:
+    dockerImage: acme/web
+    ports: [{publishedPort: 8080, targetPort: 80, hostIp: 127.0.0.1}]
+""")
+    code, out, err = await run_remote(web, "apply", "-f", str(declared), "--plan")
+    assert (code, err) == (2, "")  # there are changes
+    assert "127.0.0.1:8080:80/tcp" in out
