@@ -1,53 +1,76 @@
-"""Limits how many engines are checked at once: those on which a deployment is due come before all others."""
+"""Limits how many engines are checked at once: those on which a deployment is due come before all others.
+
+On a busy gateway each check takes longer, so there are fewer of them: they leave the processor to rollouts and claims.
+"""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
+_Queue = OrderedDict[Hashable, "asyncio.Future[None]"]
+
 
 class CheckSlots:
-    """Slots for checks. Whoever is urgent waits only for others that are; those alike go in the order they came."""
+    """Slots for checks. Those alike go in the order they came.
 
-    def __init__(self, most: int) -> None:
-        self._free = most
-        self._urgent: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
-        self._others: OrderedDict[Hashable, asyncio.Future[None]] = OrderedDict()
+    Whoever is urgent waits only for others that are, and may use `spare` slots more. A check that takes longer than
+    `patience` seconds gives its slot to the next one: so engines that hang hold up no engine that answers.
+    """
+
+    def __init__(self, most: int, *, spare: int = 0, patience: float) -> None:
+        self._most = most
+        self._spare = spare
+        self._patience = patience
+        self._running = 0
+        self._urgent: _Queue = OrderedDict()
+        self._others: _Queue = OrderedDict()
 
     @asynccontextmanager
     async def hold(self, who: Hashable, *, urgent: bool) -> AsyncIterator[None]:
         """Hold a slot. `who` waits for one slot at a time."""
-        await self._take(who, self._urgent if urgent else self._others)
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        (self._urgent if urgent else self._others)[who] = turn
+        self._serve()
+        held = True
+
+        def free() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._running -= 1
+                self._serve()
+
+        try:
+            await turn
+        except BaseException:
+            self._withdraw(who, turn)
+            if turn.done() and not turn.cancelled():
+                free()  # it was given just before whoever waited was cancelled
+            raise
+        late = loop.call_later(self._patience, free)
         try:
             yield
         finally:
-            self._give()
+            late.cancel()
+            free()
 
     def hurry(self, who: Hashable) -> None:
         """Let it go before all that are not urgent, if it waits."""
         if (turn := self._others.pop(who, None)) is not None:
             self._urgent[who] = turn
+            self._serve()
 
-    async def _take(self, who: Hashable, queue: "OrderedDict[Hashable, asyncio.Future[None]]") -> None:
-        if self._free > 0:
-            self._free -= 1
-            return
-        turn = queue[who] = asyncio.get_running_loop().create_future()
-        try:
-            await turn
-        except BaseException:
-            for waiting in (self._urgent, self._others):
-                if waiting.get(who) is turn:
-                    del waiting[who]
-            if turn.done() and not turn.cancelled():
-                self._give()  # it was given just before whoever waited was cancelled
-            raise
+    def _withdraw(self, who: Hashable, turn: "asyncio.Future[None]") -> None:
+        for queue in (self._urgent, self._others):
+            if queue.get(who) is turn:
+                del queue[who]
 
-    def _give(self) -> None:
-        for waiting in (self._urgent, self._others):
-            while waiting:
-                _, turn = waiting.popitem(last=False)
+    def _serve(self) -> None:
+        for queue, most in ((self._urgent, self._most + self._spare), (self._others, self._most)):
+            while queue and self._running < most:
+                _, turn = queue.popitem(last=False)
                 if not turn.done():
+                    self._running += 1
                     turn.set_result(None)
-                    return
-        self._free += 1

@@ -13,7 +13,7 @@ from gateway.store.database import Connection
 from gateway.store.leases import Due
 
 _PAGE = 500  # due deployments to look at in one statement
-MOST = 64  # claims in one statement
+MOST = 128  # claims in one statement
 
 
 async def claim(

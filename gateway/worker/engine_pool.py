@@ -47,17 +47,19 @@ _STOP_DEADLINE = 5.0  # seconds that workers may take to end when the gateway st
 _CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
 # Checks of one kind in a second, at most: the engines that are watched, those that are not, those that do not answer.
 _WATCHED_CHECKS, _OTHER_CHECKS, _VAIN_CHECKS = 100.0, 20.0, 50.0
-_LONGEST_CHECK = 20.0  # seconds between checks of a watched engine; less than _UNSEEN_AFTER
+_LONGEST_CHECK = 40.0  # seconds between checks of a watched engine
 _FIRST_CHECKS = 200.0  # engines of its own share in a second, at the start
-# Checks at once, of engines that answered the last time, and of others: those that hang hold up no engine that answers.
-_GOOD_CHECKS_AT_ONCE, _OTHER_CHECKS_AT_ONCE = 64, 32
+# Checks at once, of engines that answered the last time, and of others. They are few, so that on a busy gateway, where
+# each takes longer, checks leave the processor to claims and rollouts.
+_GOOD_CHECKS_AT_ONCE, _OTHER_CHECKS_AT_ONCE, _URGENT_CHECKS_AT_ONCE = 16, 8, 32
+_CHECK_PATIENCE = 0.25  # seconds after which a check no longer counts: those that hang hold up no engine that answers
 # Runs of periodic tasks at once, so that those of thousands of engines leave the database to claims and rollouts.
 _RUNS_AT_ONCE = 32
 # With so many engines, a connection that waits for the next check of its engine is one too many.
 _MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
 _MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
-# Seconds in which no gateway has seen an engine, until this one watches it too.
-_UNSEEN_AFTER = 30.0
+# Seconds in which no gateway has seen an engine, until this one watches it too: at least so many checks were missed.
+_UNSEEN_AFTER, _MISSED_CHECKS = 30.0, 3
 _IN_VAIN = 0.1  # seconds, at most, between two looks that find nothing to claim, unless an engine can do more
 _LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
 
@@ -109,8 +111,12 @@ class EnginePool:
         self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
         self._vain: set[EngineWorker] = set()
         self.runs = asyncio.Semaphore(_RUNS_AT_ONCE)
-        self._good_checks = CheckSlots(_GOOD_CHECKS_AT_ONCE)
-        self._other_checks = CheckSlots(_OTHER_CHECKS_AT_ONCE)
+        self._good_checks = CheckSlots(_GOOD_CHECKS_AT_ONCE, patience=_CHECK_PATIENCE)
+        self._other_checks = CheckSlots(
+            _OTHER_CHECKS_AT_ONCE,
+            spare=_URGENT_CHECKS_AT_ONCE - _OTHER_CHECKS_AT_ONCE,
+            patience=_CHECK_PATIENCE,
+        )
         #: the servers on which a deployment is due that waits for their first check
         self._awaited: set[str] = set()
         self._shares = Shares()
@@ -317,12 +323,17 @@ class EnginePool:
         """Find out which engines this gateway watches."""
         if self._shares.number not in found:
             return  # it is about to become one
-        unseen = await engines.select_unseen(connection, timedelta(seconds=_UNSEEN_AFTER)) if len(found) > 1 else set()
+        unseen_after = timedelta(seconds=max(_UNSEEN_AFTER, self._missed(len(found))))
+        unseen = await engines.select_unseen(connection, unseen_after) if len(found) > 1 else set()
         registered = [server_id for server_id, _ in self._registered if server_id is not None]
         for number, server_id in enumerate(self._shares.follow(found, registered, unseen, time.monotonic())):
             # One after another, since there may be thousands.
             asyncio.get_running_loop().call_later(number / _FIRST_CHECKS, self._share_changed, server_id)
         self._joined.set()
+
+    def _missed(self, gateways: int) -> float:
+        """Return the seconds in which so many gateways miss a few checks of each engine, when all are busy."""
+        return _MISSED_CHECKS * len(self._registered) / gateways / _WATCHED_CHECKS
 
     def _share_changed(self, server_id: str) -> None:
         """Follow a change of whether this gateway watches a server."""
@@ -409,9 +420,10 @@ class EnginePool:
         while True:
             self._refresh_wanted.clear()
             began = time.monotonic()
+            silent = max(_STRANDED_AFTER, self._missed(max(1, len(self._shares.members))))
             async with transaction(self._pool) as connection:
                 registered = await servers.select_servers(connection, self._vault)
-                await leases.mark_stranded(connection, timedelta(seconds=_STRANDED_AFTER))
+                await leases.mark_stranded(connection, timedelta(seconds=silent))
             self._update_workers(registered)
             await asyncio.sleep((time.monotonic() - began) * _REFRESH_PAUSE)
             try:
