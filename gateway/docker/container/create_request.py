@@ -52,7 +52,7 @@ async def find_image(engine: Engine, application: Application, reference: Refere
 
 
 def manual_limits(
-    application: Application, previous: Running | None, old: Container | None, found: dict[str, Any] | None
+    application: Application, previous: Running | None, old: Container | None, found: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return limits changed with `docker update` since the container's creation. Empty when that is unknown.
 
@@ -73,7 +73,7 @@ async def manual_networks(
     application: Application,
     previous: Running | None,
     old: Container | None,
-    found: dict[str, Any] | None = None,
+    found: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the endpoints of networks that somebody connected the container to since its creation.
 

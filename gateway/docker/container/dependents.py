@@ -5,7 +5,7 @@ refer to the replacement. Every call can be repeated and continues one that was 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -54,13 +54,24 @@ class _Known:
         async with self._at_once:
             if (found := await containers.inspect_raw(engine, container_id)) is None:
                 return None
-        host = found["HostConfig"]
+        return self.note(container_id, found["HostConfig"])
+
+    def note(self, container_id: str, host: Mapping[str, Any]) -> _Shared:
+        """Keep what the container shares, by its HostConfig."""
         one = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
         self.shared[container_id] = one
         return one
 
 
 _KNOWN: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
+
+
+def note(engine: Engine, inspected: Iterable[Container]) -> None:
+    """Keep what these containers share, so that they need not be inspected again for that."""
+    known = _KNOWN.setdefault(engine.original, _Known())
+    for one in inspected:
+        if one.container_id not in known.shared:
+            known.note(one.container_id, one.inspection["HostConfig"])
 
 
 async def move_to(engine: Engine, old: str, new: str) -> None:

@@ -29,8 +29,18 @@ class _Port(NamedTuple):
         return same and (self.address == other.address or not _ALL_ADDRESSES.isdisjoint((self.address, other.address)))
 
 
-async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *, serving: str | None) -> None:
-    """Raise Failed when a network is missing, or another container than the serving one holds a port."""
+async def check(
+    engine: Engine,
+    body: Mapping[str, Any],
+    names: Iterable[str],
+    *,
+    serving: str | None,
+    held: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise Failed when a network is missing, or another container than the serving one holds a port.
+
+    `held` is an inspection of the serving one, if there is one: it keeps its ports for as long as it exists.
+    """
     for name in names:
         await networks.require(engine, name)
     wanted = sorted(_host_ports(body["HostConfig"]))
@@ -41,13 +51,15 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
         if holder := await _find_holder(engine, running, port, but=serving):
             raise _port_taken(port, _describe_container(holder))
     if taken := [port for port in wanted if _listens_here(port)]:
-        await _refuse_ports_outside_docker(engine, taken, serving)
+        await _refuse_ports_outside_docker(engine, taken, serving, held)
 
 
-async def _refuse_ports_outside_docker(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
+async def _refuse_ports_outside_docker(
+    engine: Engine, taken: Iterable[_Port], serving: str | None, held: Mapping[str, Any] | None
+) -> None:
     """Raise Failed when a process outside of Docker, on this host, holds a port that the engine would publish."""
     # The serving container keeps its configured ports, also during a restart.
-    found = await containers.inspect_raw(engine, serving) if serving else None
+    found = held or (await containers.inspect_raw(engine, serving) if serving else None)
     own = _host_ports(found["HostConfig"]) if found else set()
     foreign = [port for port in taken if not any(port.collides(one) for one in own)]
     # Otherwise these are ports of another host, or of the container that the gateway runs in.

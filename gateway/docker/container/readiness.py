@@ -9,7 +9,7 @@ import asyncio
 import structlog
 
 from gateway.docker.container import exit_diagnosis, probes, stop_cause
-from gateway.docker.engine import containers, images
+from gateway.docker.engine import containers, events, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import DIGEST
@@ -20,6 +20,8 @@ from gateway.model.health_checks import Probe
 # Seconds between two looks: a tenth of the time since the first one, within these bounds. Many containers that prove
 # themselves at once would else take the engine's time from swaps.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
+_LOOK_ALL_THE_SAME = 2.0  # seconds between two looks while events of the engine tell of a change
+_LATE = 0.005  # seconds, for a clock that ticks slowly
 _MAX_RESTARTS = 2  # when somebody stops it before it is ready
 
 _LOG = structlog.get_logger()
@@ -30,6 +32,14 @@ async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts
 
     A container that somebody stopped is started again. When the engine restarts, this raises Postponed.
     """
+    with events.told_of(engine, container_id) as listener:
+        container = await _wait_until_ready(engine, container_id, timeouts, probe, listener)
+    await _refuse_another_image(engine, container)
+
+
+async def _wait_until_ready(
+    engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None, listener: events.Listener
+) -> Container:
     loop = asyncio.get_running_loop()
     began = loop.time()
     asked_at, wanting, stopped, ran_since = -float("inf"), None, 0, began
@@ -52,11 +62,16 @@ async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts
             container, stable=probe is not None or now - ran_since >= timeouts.stable_window
         )
         if waits is None:
-            break
+            return container
         if (probe is not None or container.health or container.paused) and now - began >= timeouts.health_deadline:
             raise Failed(waits.code, f"{waits.message}; given up after {timeouts.health_deadline:.0f} s")
-        await asyncio.sleep(min(max(_SHORTEST_PAUSE, (now - began) / 10), _LONGEST_PAUSE))
-    await _refuse_another_image(engine, container)
+        pause = min(max(_SHORTEST_PAUSE, (now - began) / 10), _LONGEST_PAUSE)
+        if listener.hears and probe is None and not container.paused:
+            # Whatever ends the wait is told. The look at its end counts all the same: an event can be lost.
+            pause = _LOOK_ALL_THE_SAME
+            if container.health is None:
+                pause = max(ran_since + timeouts.stable_window + _LATE - now, _LATE)
+        await listener.wait(pause)
 
 
 async def _start_again(engine: Engine, container: Container) -> None:

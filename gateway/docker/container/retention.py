@@ -1,12 +1,13 @@
 """Finds all containers of an application on an engine, keeps former versions and removes what is left over."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from gateway.docker.container import names, ownership
+from gateway.docker.container import dependents, names, ownership
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -15,6 +16,9 @@ from gateway.model.applications import Application
 from gateway.model.errors import Failed
 
 _LOG = structlog.get_logger()
+
+# States of a container of which no process runs, or is about to.
+_AT_REST = frozenset({"created", "exited", "dead"})
 
 UNREADY_GRACE = 3  # seconds for a container to stop that was never ready, or should be stopped already
 
@@ -28,6 +32,7 @@ class ApplicationContainers:
 
     async def list_all(self) -> list[Container]:
         labelled = await containers.list_labelled(self.engine, self.application.application_id)
+        dependents.note(self.engine, labelled)
         found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
         if (adopted := self.application.adopted_spec) is not None:
             original = await containers.inspect(self.engine, adopted.object_id)
@@ -60,20 +65,42 @@ class ApplicationContainers:
         return digest, spec_hash
 
     async def list_kept(self) -> list[Container]:
-        """Return the kept containers of former versions, latest first."""
-        aside = [one for one in await self.list_all() if names.is_aside(self._name, one.name)]
+        """List all containers, and return the kept ones of former versions, latest first."""
+        return self.kept_of(await self.list_all())
+
+    def kept_of(self, found: Iterable[Container]) -> list[Container]:
+        """Return the kept ones of all containers, latest first."""
+        aside = [one for one in found if names.is_aside(self._name, one.name)]
         return sorted(aside, key=lambda one: one.finished_at, reverse=True)
 
-    async def remove_leftovers(self) -> None:
-        """Remove containers that never served, stop kept ones, and restore names. Requires that no swap is open."""
-        for container in sorted(await self.list_all(), key=lambda one: (one.stopped, one.name != self._name)):
+    async def remove_leftovers(self, found: list[Container] | None = None) -> list[Container]:
+        """Remove containers that never served, stop kept ones, and restore names. Requires that no swap is open.
+
+        Returns all containers as they are then. `found` are all, listed a moment ago.
+        """
+        found = await self.list_all() if found is None else found
+        changed = False
+        for container in sorted(found, key=lambda one: (one.stopped, one.name != self._name)):
             if names.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
+                changed = True
             elif names.is_aside(self._name, container.name):
                 # A kept container whose rollback was interrupted or superseded.
-                await stop_for_good(self.engine, container, grace=UNREADY_GRACE)
+                changed |= await stop_for_good(self.engine, container, grace=UNREADY_GRACE)
             elif names.was_renamed(self._name, container.name):
                 await self._rename_back(container)
+                changed = True
+        return await self.list_all() if changed else found
+
+    async def remain(self, expected: Iterable[Container]) -> bool:
+        """Tell whether the containers are still these, with these names, and only the serving one runs. One call."""
+        if self.application.adopted_spec is not None:
+            return False  # its containers may have no label
+        there = await containers.list_states(self.engine, self.application.application_id)
+        wanted = {one.container_id: one.name for one in expected}
+        return {key: name for key, (name, _) in there.items()} == wanted and all(
+            name == self._name or state in _AT_REST for name, state in there.values()
+        )
 
     async def restore_name(self) -> Container | None:
         """Give a renamed serving container its name again, and return it."""
@@ -94,13 +121,19 @@ class ApplicationContainers:
         if bearer is not None:
             await stop_for_good(self.engine, container, grace=UNREADY_GRACE)
 
-    async def prune(self, kept_for: float, *, at_most: int | None = None) -> None:
-        """Remove kept versions older than `kept_for` seconds, beyond `at_most`, or duplicates. Never a running one."""
+    async def prune(
+        self, kept_for: float, *, at_most: int | None = None, found: list[Container] | None = None
+    ) -> list[Container]:
+        """Remove kept versions older than `kept_for` seconds, beyond `at_most`, or duplicates. Never a running one.
+
+        Returns all containers that are left. `found` are all, listed a moment ago.
+        """
         oldest = datetime.now(UTC) - timedelta(seconds=kept_for)
-        serving = await containers.inspect(self.engine, self._name)
+        found = await self.list_all() if found is None else found
+        serving = next((one for one in found if one.name == self._name), None)
         known = {await self.version_of(serving)} if serving else set()
-        number = 0
-        for container in await self.list_kept():
+        number, removed = 0, set()
+        for container in self.kept_of(found):
             version = await self.version_of(container)
             # A duplicate of the serving or of a kept version is not worth keeping.
             again = version in known and None not in version
@@ -112,6 +145,8 @@ class ApplicationContainers:
             # Never a running one: a rollback may have started it since.
             with suppress(Failed):
                 await remove(self.engine, container, running=False)
+                removed.add(container.container_id)
+        return [one for one in found if one.container_id not in removed]
 
 
 async def remove_new(engine: Engine, app_name: str, container_id: str) -> None:
@@ -121,11 +156,13 @@ async def remove_new(engine: Engine, app_name: str, container_id: str) -> None:
         await containers.remove(engine, container_id)
 
 
-async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
-    """Turn off the container's restart policy, and stop it if it runs."""
-    await containers.set_restart_policy(engine, container, containers.NO_RESTART)
+async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> bool:
+    """Turn off the container's restart policy, and stop it if it runs. Return whether there was anything to do."""
+    changed = await containers.set_restart_policy(engine, container, containers.NO_RESTART)
     if not container.stopped:
         await containers.stop(engine, container.container_id, grace=grace)
+        changed = True
+    return changed
 
 
 async def remove(engine: Engine, container: Container, *, image: bool = True, running: bool = True) -> None:

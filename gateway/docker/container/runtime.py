@@ -3,8 +3,9 @@
 `swap` replaces one container with another. `retention` keeps earlier versions and removes leftovers.
 """
 
-from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -47,8 +48,45 @@ from gateway.model.registries import Credentials, CredentialsProvider, call_with
 _LOG = structlog.get_logger()
 
 
+_JUST_NOW = 1.0  # seconds; what was seen before is looked at again
+
+
 async def _unseen(_detail: str) -> None:
     """Discard the progress of a pull."""
+
+
+@dataclass(slots=True)
+class _Glance:
+    """The serving container as it was inspected last: whoever needs it in the same moment need not ask again."""
+
+    _container: Container | None = None
+    _at: float = 0.0
+    #: whether it was listed for another purpose, and nobody has been told yet what serves
+    _is_untold: bool = False
+
+    def take(self, listed: Container | None) -> None:
+        """Keep the container from a list, for the next question of what serves."""
+        self.keep(listed)
+        self._is_untold = True
+
+    def keep(self, inspected: Container | None) -> None:
+        self._container, self._at, self._is_untold = inspected, time.monotonic(), False
+
+    def give(self) -> Container | None:
+        """Return the container if it was listed a moment ago. The next time, somebody has to look again."""
+        untold, self._is_untold = self._is_untold, False
+        return self._container if untold and time.monotonic() - self._at < _JUST_NOW else None
+
+    def recall(self, container_id: str) -> Container | None:
+        """Return this container if it was inspected a moment ago."""
+        one = self._container
+        fresh = one is not None and one.container_id == container_id and time.monotonic() - self._at < _JUST_NOW
+        return one if fresh else None
+
+    def fixed_of(self, container_id: str) -> Mapping[str, Any] | None:
+        """Return an inspection of this container, for what of it never changes."""
+        one = self._container
+        return one.inspection if one is not None and one.container_id == container_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +100,24 @@ class ContainerRuntime:
     timeouts: Timeouts
     #: the record of the serving version
     previous: Running | None = None
+    _glance: "_Glance" = field(default_factory=_Glance, repr=False, compare=False)
 
     # -- inspect
 
     async def remove_leftovers(self) -> None:
-        await self._containers.remove_leftovers()
+        there = await self._containers.remove_leftovers()
         await isolation.sweep(self.engine, self.application)
+        self._glance.take(next((one for one in there if one.name == self._name), None))
 
     async def serving(self) -> Serving | None:
-        found = await containers.inspect(self.engine, self._name) or await self._containers.restore_name()
+        found = (
+            self._glance.give()
+            or await containers.inspect(self.engine, self._name)
+            or await self._containers.restore_name()
+        )
         if found is None:
             return None
+        self._glance.keep(found)
         if not ownership.belongs_to(self.application, found):
             raise Failed(Code.NAME_TAKEN, ownership.describe_conflict(self.application, found))
         digest, spec_hash = await self._containers.version_of(found)
@@ -104,6 +149,7 @@ class ContainerRuntime:
             body,
             self._networks,
             serving=serving.object_id if serving else None,
+            held=self._glance.fixed_of(serving.object_id) if serving else None,
         )
 
     async def _pull_quietly(self, reference: Reference) -> None:
@@ -121,8 +167,10 @@ class ContainerRuntime:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
     async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:
-        found = await containers.inspect_raw(self.engine, serving.object_id) if serving else None
-        old = await containers.from_inspection(self.engine, found) if found else None
+        old = None
+        if serving is not None:
+            old = self._glance.recall(serving.object_id) or await containers.inspect(self.engine, serving.object_id)
+        found = old.inspection if old else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
         limits = create_request.manual_limits(self.application, self.previous, old, found)
         joined = await create_request.manual_networks(self.engine, self.application, self.previous, old, found)
@@ -171,7 +219,7 @@ class ContainerRuntime:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
             # A delayed call of an earlier attempt has created it meanwhile.
-            await self.remove_leftovers()
+            await self._containers.remove_leftovers()
             return await self._create(name, body, endpoints)
 
     async def _create_to_boot(
@@ -242,7 +290,7 @@ class ContainerRuntime:
     async def find_begun_swap(self, deployment_id: str) -> Swap | None:
         found = await self._containers.list_all()
         made = [one for one in found if one.labels.get(DEPLOYMENT) == deployment_id]
-        aside = [one for one in await self._containers.list_kept() if one not in made]
+        aside = [one for one in self._containers.kept_of(found) if one not in made]
         bearer = next((one for one in found if one.name == self._name), None)
         if not made or not aside or (bearer is not None and bearer not in made):
             return None
@@ -321,21 +369,29 @@ class ContainerRuntime:
     # -- after the swap
 
     async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:
-        new = await readiness.require(self.engine, swap.new)
+        listed, found = time.monotonic(), await self._containers.list_all()
+        by_id = {one.container_id: one for one in found}
+        new = by_id.get(swap.new) or await readiness.require(self.engine, swap.new)
+        changed = False
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.move_to(self.engine, swap.old, swap.new)
-            if (old := await containers.inspect(self.engine, swap.old)) is not None:
-                await stop_for_good(self.engine, old, grace=UNREADY_GRACE)  # in case somebody started it again
+            old = by_id.get(swap.old) or await containers.inspect(self.engine, swap.old)
+            if old is not None:  # in case somebody started it again
+                changed = await stop_for_good(self.engine, old, grace=UNREADY_GRACE)
         if reference := ownership.image_reference_of(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
         # Compose would start a kept container of its own beside the new one.
         own = adopted_spec.belongs_to_compose(new.labels)
-        await isolation.sweep(self.engine, self.application)
-        # After the last call that takes time: somebody may have renamed one meanwhile, which must count for `prune`.
-        await self._containers.remove_leftovers()  # the copy of the old container, and renamed ones
+        if isolation.is_marked(new):
+            await isolation.sweep(self.engine, self.application)
+        if changed or time.monotonic() - listed > _JUST_NOW:
+            # Somebody may have renamed one meanwhile, which must count for `prune`.
+            found = await self._containers.list_all()
+        found = await self._containers.remove_leftovers(found)  # the copy of the old container, and renamed ones
         at_most = 0 if own else max(self.application.configuration.kept, at_least)
-        await self._containers.prune(self.timeouts.kept_for, at_most=at_most)
-        await self.remove_leftovers()  # containers that somebody has started again meanwhile
+        left = await self._containers.prune(self.timeouts.kept_for, at_most=at_most, found=found)
+        if not await self._containers.remain(left):
+            await self._containers.remove_leftovers()  # containers that somebody has started again meanwhile
 
     async def prune_kept(self) -> None:
         await self._containers.prune(self.timeouts.kept_for, at_most=self.application.configuration.kept)

@@ -84,7 +84,7 @@ class ContainerSwap:
         await self._connect(new, await self._manual_networks(seen))
         old = await self._set_aside(seen.container)
         await complete_both(self._give_name(new), self._stop(old))
-        await self._start_in_place_of(old)
+        await self._start_in_place_of(old, new)
         await self._turn_off_restarts(old)
 
     async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
@@ -105,12 +105,16 @@ class ContainerSwap:
             self.engine, self.application, self.previous, seen.container, seen.inspection
         )
 
-    async def _start_in_place_of(self, old: Container | None) -> None:
-        """Start the new container once the old one has stopped. Try again when somebody starts that meanwhile."""
+    async def _start_in_place_of(self, old: Container | None, new: Container | None = None) -> None:
+        """Start the new container once the old one has stopped. Try again when somebody starts that meanwhile.
+
+        `new` is the new one as it was inspected before the stop, if it was.
+        """
         for number in range(_START_ATTEMPTS):
             try:
-                await self.start_new()
+                await self.start_new(new)
             except Failed:
+                new = None
                 old = None if old is None else await containers.inspect(self.engine, old.container_id)
                 if old is None or old.stopped or number == _START_ATTEMPTS - 1:
                     raise
@@ -195,8 +199,9 @@ class ContainerSwap:
     async def _inspect_old(self) -> Container | None:
         return await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
 
-    async def start_new(self) -> None:
-        new = await readiness.require(self.engine, self.swap.new)
+    async def start_new(self, new: Container | None = None) -> None:
+        """Start the new container. `new` is that, if it was inspected a moment ago."""
+        new = new or await readiness.require(self.engine, self.swap.new)
         if isolation.is_marked(new) and not new.running:
             await isolation.go_home(self.engine, self.application, self.swap, new)
         policy = self.swap.new_restart_policy or ownership.restart_policy_of(self.application, new)

@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -76,6 +76,8 @@ class Container:
     mounts: tuple[dict[str, Any], ...]
     #: whether the engine removes it when it stops
     removes_itself: bool
+    #: the inspection as the engine sent it
+    inspection: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -127,6 +129,7 @@ def _container(found: dict[str, Any], labels: dict[str, str], *, podman: bool) -
         published=_published(found["NetworkSettings"].get("Ports") or {}),
         mounts=tuple(found["Mounts"] or ()),
         removes_itself=bool(found["HostConfig"].get("AutoRemove")),
+        inspection=found,
     )
 
 
@@ -240,10 +243,27 @@ _LISTS: WeakKeyDictionary[Engine, SingleFlight[list[dict[str, Any]]]] = WeakKeyD
 
 async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:
     """Return all containers whose label has the value, in any state."""
-    filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
-    found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
+    found = await _list_labelled(engine, value, label)
     inspected = await asyncio.gather(*(inspect(engine, item["Id"]) for item in found))
     return [container for container in inspected if container is not None and container.labels.get(label) == value]
+
+
+async def list_states(engine: Engine, value: str, *, label: str = APPLICATION) -> dict[str, tuple[str, str]]:
+    """Return name and state, as `docker ps` shows them, of all containers whose label has the value, by id."""
+    found = await _list_labelled(engine, value, label)
+    return {str(one["Id"]): (_name(one.get("Names") or ()), str(one["State"])) for one in found}
+
+
+async def _list_labelled(engine: Engine, value: str, label: str) -> list[dict[str, Any]]:
+    filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
+    found: list[dict[str, Any]] = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
+    return found
+
+
+def _name(names: Iterable[str]) -> str:
+    # Links to a container add further names, which contain a slash.
+    plain = (name.removeprefix("/") for name in names)
+    return next((name for name in plain if "/" not in name), "")
 
 
 async def create(engine: Engine, name: str, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]) -> str:
@@ -295,13 +315,13 @@ async def _stop_for_good(engine: Engine, container: Container, *, grace: int) ->
     await stop(engine, container.container_id, grace=grace)
 
 
-async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
-    """Set the restart policy. Does nothing for a container that is gone.
+async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> bool:
+    """Set the restart policy; return whether it was another one. Does nothing for a container that is gone.
 
     The engine refuses this at the moment at which a container stops. In a crash loop that happens often.
     """
     if _policy(container.restart_policy) == _policy(policy):
-        return
+        return False
     for attempt in range(_UPDATE_ATTEMPTS):
         try:
             with _ignore_missing():
@@ -310,8 +330,9 @@ async def set_restart_policy(engine: Engine, container: Container, policy: dict[
             if error.reason.code is not Code.ENGINE_BUSY or attempt == _UPDATE_ATTEMPTS - 1:
                 raise
         else:
-            return
+            break
         await asyncio.sleep(_UPDATE_PAUSE)
+    return True
 
 
 def _policy(policy: dict[str, object]) -> tuple[object, object]:

@@ -3,8 +3,12 @@
 An event only lets something happen sooner that happens in any case, since events are lost when the connection breaks.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import orjson
@@ -21,16 +25,96 @@ _WATCHED = {
 _LEFT = {"type": ["network"], "event": ["disconnect"]}
 
 
+# After these, a container that runs still runs, and is as well as before.
+_HARMLESS = frozenset({"create", "start", "rename", "update"})
+_LONGEST_LINE = 1024**2  # bytes; of a longer one nobody is told
+
+
 async def follow(engine: Engine) -> AsyncGenerator[None, None]:
     """Yield when the subscription begins, and for each event, until the connection ends.
 
-    Raises Postponed when the connection breaks.
+    Whoever asks about a container with `told_of` is told of its events meanwhile. Raises Postponed when the connection
+    breaks.
     """
+    told = _TOLD.setdefault(engine.original, _Told())
     async with _subscribed(engine, _WATCHED) as response:
-        yield  # events before this point were not received
-        async for chunk in response.content.iter_any():
-            if chunk.strip():
-                yield
+        with told.followed():
+            yield  # events before this point were not received
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                rest = rest if len(rest) < _LONGEST_LINE else b""
+                for line in lines:
+                    told.take(line)
+                if chunk.strip():
+                    yield
+
+
+class Listener:
+    """Is told of events of one container."""
+
+    def __init__(self, told: "_Told") -> None:
+        self._told = told
+        self.event = asyncio.Event()
+
+    @property
+    def hears(self) -> bool:
+        """Whether the engine's events are followed now."""
+        return self._told.streams > 0
+
+    async def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as something has happened that may concern how the container runs.
+
+        One that happened before the call counts, and so does the end of the stream of events.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
+        self.event.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _Told:
+    """Who is told of events of which container, and by how many streams."""
+
+    streams: int = 0
+    listeners: defaultdict[str, set[Listener]] = field(default_factory=lambda: defaultdict(set))
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+            for listener in set().union(*self.listeners.values()):
+                listener.event.set()
+
+    def take(self, line: bytes) -> None:
+        if not self.listeners:
+            return
+        with suppress(ValueError, TypeError, AttributeError):  # of another engine's making
+            event = orjson.loads(line)
+            if event.get("Action") not in _HARMLESS:
+                for listener in self.listeners.get(event["Actor"]["ID"], ()):
+                    listener.event.set()
+
+
+_TOLD: WeakKeyDictionary[Engine, _Told] = WeakKeyDictionary()
+
+
+@contextmanager
+def told_of(engine: Engine, container_id: str) -> Iterator[Listener]:
+    """Listen for events of a container while the block runs."""
+    told = _TOLD.setdefault(engine.original, _Told())
+    listener = Listener(told)
+    told.listeners[container_id].add(listener)
+    try:
+        yield listener
+    finally:
+        told.listeners[container_id].discard(listener)
+        if not told.listeners[container_id]:
+            del told.listeners[container_id]
 
 
 async def follow_leaving(engine: Engine, network: str) -> AsyncGenerator[str, None]:

@@ -6,13 +6,15 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Network
 import difflib
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
 from gateway.docker.engine import api_version
 from gateway.docker.engine.client import Engine, checked_name
-from gateway.docker.engine.labels import APPLICATION
+from gateway.docker.engine.labels import APPLICATION, BOOT
 from gateway.model.errors import Code, Failed
+from gateway.single_flight import SingleFlight
 
 _NEAR = 3  # similar names to suggest
 
@@ -50,10 +52,17 @@ async def disconnect(engine: Engine, network: str, container_id: str) -> None:
 
 
 async def list_labelled(engine: Engine, application_id: str) -> list[dict[str, Any]]:
-    """Return the networks that have the application's label."""
-    filters = orjson.dumps({"label": [f"{APPLICATION}={application_id}"]}).decode()
-    found: list[dict[str, Any]] = await engine.call("GET", "networks", params={"filters": filters})
-    return found
+    """Return the networks that were made for containers of the application to boot on.
+
+    All who ask meanwhile get one list, made after they asked: there are few such networks.
+    """
+    lists = _LISTS.setdefault(engine.original, SingleFlight())
+    params = {"filters": orjson.dumps({"label": [BOOT]}).decode()}
+    found = await lists.join_next(BOOT, lambda: engine.original.call("GET", "networks", params=params))
+    return [one for one in found if (one["Labels"] or {}).get(APPLICATION) == application_id]
+
+
+_LISTS: WeakKeyDictionary[Engine, SingleFlight[list[dict[str, Any]]]] = WeakKeyDictionary()
 
 
 async def remove(engine: Engine, network_id: str) -> None:
