@@ -133,10 +133,11 @@ def _timed_out(attempt: Attempt) -> Failed:
 
 
 @asynccontextmanager
-async def swap_slot(attempt: Attempt, *, starts: bool = True) -> AsyncIterator[None]:
+async def swap_slot(attempt: Attempt, *, starts: bool = True, opens: bool = False) -> AsyncIterator[None]:
     """Hold one of the engine's slots. A wait for one is recorded in the journal, and extends the deadline.
 
-    `starts` says whether a container is started: only that shows how busy the engine is.
+    `starts` says whether a container is started: only that shows how busy the engine is. `opens` says that the block
+    begins with the record of a swap, which ends the record of the wait too.
     """
     clock = asyncio.get_running_loop().time
     started, waits_for = clock(), attempt.context.swaps.waits_for
@@ -145,7 +146,7 @@ async def swap_slot(attempt: Attempt, *, starts: bool = True) -> AsyncIterator[N
     async with attempt.context.swaps.hold(attempt.task.application.name, watched=starts):
         attempt.deadline += clock() - started
         # Nothing waits for it while others wait for the slot.
-        cleared = None if waits_for is None else asyncio.ensure_future(attempt.journal.clear_wait())
+        cleared = None if waits_for is None or opens else asyncio.ensure_future(attempt.journal.clear_wait())
         try:
             yield
         finally:

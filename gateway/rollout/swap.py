@@ -186,7 +186,8 @@ async def _discard_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obje
 
 async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *, resumed: bool = False) -> Outcome:
     """Open the swap's record, switch over, prove, commit. The database may go away once the record is written."""
-    async with swap_slot(attempt, starts=not swap.starts_beside_old and boot is None):
+    starts = not swap.starts_beside_old and boot is None
+    async with swap_slot(attempt, starts=starts, opens=not resumed and boot is None):
         if boot is not None:
             swap = await within_deadline(attempt, boot.confirm(swap))
         # One that boots quickly begins before the record is written: that leaves the old version as it is.

@@ -23,7 +23,7 @@ _FIRST = 2
 _CLEARLY = 1.1  # times as good: in doubt, the outages stay short
 _FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps: to go back to fewer at once, to try more, and those that count
 _MANY = 16  # waiting swaps: with fewer, a trial that fails makes all of them take longer
-_PATIENCE = 10.0  # seconds
+_PATIENCE, _PATIENCE_WITH_HOLDERS = 10.0, 2.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 
 
@@ -91,6 +91,8 @@ class SwapSlots:
         self._waiting = 0
         self._nobody_waits = asyncio.Event()
         self._nobody_waits.set()
+        self._nobody_holds = asyncio.Event()
+        self._nobody_holds.set()
         #: how long the slots were held until a time of the event loop's clock, all together
         self._held_for, self._held_until = 0.0, 0.0
 
@@ -121,6 +123,7 @@ class SwapSlots:
         await self._acquire()
         began, held_for = self._count()
         self._held.append(name)
+        self._nobody_holds.clear()
         try:
             yield
             if watched:
@@ -128,13 +131,19 @@ class SwapSlots:
         finally:
             self._count()
             self._held.remove(name)
+            if not self._held:
+                self._nobody_holds.set()
             self._release()
 
     async def let_others_first(self) -> None:
-        """Return once nobody waits for a slot, or after a while: what is not urgent takes the engine's time too."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                await self._nobody_waits.wait()
+        """Return once nobody waits for a slot or holds one, or after a while.
+
+        What is not urgent takes the engine's time too, and then others are unserved for longer.
+        """
+        for nobody, patience in ((self._nobody_waits, _PATIENCE), (self._nobody_holds, _PATIENCE_WITH_HOLDERS)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await nobody.wait()
 
     async def _acquire(self) -> None:
         self._waiting += 1

@@ -1,12 +1,13 @@
 """Connections to PostgreSQL, and the translation of its errors to the gateway's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from random import random
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 import asyncpg
 import asyncpg.pool
@@ -35,6 +36,7 @@ else:
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
 _ACQUIRE_DEADLINE = 10.0  # seconds
 _ASK_AGAIN = 0.05  # seconds until another connection may be free
+_TYPES_KEPT = 60.0  # seconds
 _PAUSES = (0.02, 0.1, 0.3)  # seconds, at most, before a transaction is repeated
 
 _T = TypeVar("_T")
@@ -51,16 +53,52 @@ _TYPES = """
       JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
       LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typlen = -1
      WHERE t.oid = ANY($1::oid[]) OR t.oid IN (SELECT typelem FROM pg_catalog.pg_type WHERE oid = ANY($1::oid[]))
+        OR n.nspname = 'public' AND (t.typtype = 'e' OR e.typtype = 'e')  -- another statement will ask for these
      ORDER BY e.oid IS NOT NULL  -- an array after its elements
 """
+
+
+class _Types:
+    """The types that connections of a pool have asked for. For a moment only: another server may take its place."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Any] = {}
+        self._until = 0.0
+
+    def of(self, oids: Collection[int]) -> list[Any] | None:
+        """Return all known types if these are among them, an array after its elements; else None."""
+        fresh = time.monotonic() < self._until and all(oid in self._rows for oid in oids)
+        return list(self._rows.values()) if fresh else None
+
+    def remember(self, rows: Iterable[Any]) -> None:
+        self._rows, self._until = {row["oid"]: row for row in rows}, time.monotonic() + _TYPES_KEPT
 
 
 class _Connection(_Plain):
     """A connection that knows the types of the schema quickly. No others: domains, ranges and rows of tables."""
 
+    _types: ClassVar[_Types]
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._intro_query = _TYPES
+
+    async def _introspect_types(self, typeoids: Collection[int], timeout: float) -> tuple[list[Any], Any]:
+        if (known := self._types.of(typeoids)) is not None:
+            return known, _PREPARED
+        found, prepared = await super()._introspect_types(typeoids, timeout)  # type: ignore[misc]  # not in the stubs
+        self._types.remember(found)
+        return found, prepared
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Stands for the statement that asks for types, where it was not needed."""
+
+    name: str = "known"
+
+
+_PREPARED = _Prepared()
 
 
 class _Share:
@@ -121,7 +159,7 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
             url,
             min_size=1,
             max_size=size,
-            connection_class=_Connection,
+            connection_class=type("_PoolConnection", (_Connection,), {"_types": _Types()}),
             init=_prepare,
             reset=_leave_as_is,
             command_timeout=_COMMAND_TIMEOUT,

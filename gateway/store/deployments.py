@@ -1,6 +1,7 @@
 """Deployments, as they are listed and shown. See `queue` for those that wait, and `leases` for the claim."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -253,12 +254,21 @@ async def select_reference_of(connection: Connection, application_id: str, diges
     return None if reference is None else Reference.parse(reference)
 
 
-async def select_recorded_containers(connection: Connection, application_id: str) -> dict[str, str | None]:
-    """Return the container or service that each deployment let serve, by deployment.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is there beside a deployment and its application."""
 
-    It is None for a deployment that is queued or runs, and for what serves if an older gateway deployed it.
-    """
-    rows = await connection.fetch(
+    #: the container or service that each deployment let serve, by deployment. It is None for a deployment that is
+    #: queued or runs, and for what serves if an older gateway deployed it
+    recorded: dict[str, str | None]
+    #: the deliveries that caused the deployment
+    deliveries: Sequence[str]
+    has_open_swap: bool
+    has_registries: bool
+
+
+async def select_surroundings(connection: Connection, deployment: Deployment) -> Surroundings:
+    (row,) = await connection.fetch(
         """
         WITH serving AS (
             SELECT deployment_id, rolls_back_to
@@ -267,15 +277,24 @@ async def select_recorded_containers(connection: Connection, application_id: str
              ORDER BY finished_at DESC
              LIMIT 1
         )
-        SELECT d.deployment_id, d.object_id
+        SELECT array_agg(d.deployment_id) AS recorded, array_agg(d.object_id) AS objects,
+               (SELECT array_agg(delivery_id) FROM deployment_deliveries WHERE deployment_id = $2) AS deliveries,
+               EXISTS (SELECT FROM swaps WHERE application_id = $1) AS has_open_swap,
+               EXISTS (SELECT FROM registries) AS has_registries
           FROM deployments d
           LEFT JOIN serving ON d.deployment_id IN (serving.deployment_id, serving.rolls_back_to)
          WHERE d.application_id = $1
            AND (d.object_id IS NOT NULL OR d.finished_at IS NULL OR serving.deployment_id IS NOT NULL)
         """,
-        application_id,
+        deployment.application_id,
+        deployment.deployment_id,
     )
-    return {row["deployment_id"]: row["object_id"] for row in rows}
+    return Surroundings(
+        dict(zip(row["recorded"] or (), row["objects"] or (), strict=True)),
+        row["deliveries"] or (),
+        row["has_open_swap"],
+        row["has_registries"],
+    )
 
 
 async def select_deliveries_of(connection: Connection, deployment_id: str) -> Sequence[str]:

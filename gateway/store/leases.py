@@ -275,6 +275,78 @@ async def finish_deployment(connection: Connection, deployment: Deployment, outc
     return bool(done == "UPDATE 1")
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What follows from the end of a deployment is decided by this."""
+
+    #: the image, as written, that becomes the application's once the deployment serves it, None for none
+    image: str | None
+    #: whether the subscription to the former tag changes with it
+    moves_subscription: bool
+    #: the application's image, as written
+    present_image: str | None
+    #: whether the deployment has ever opened a swap
+    opened_swap: bool
+    #: whether any alert is enabled
+    has_alerts: bool
+
+
+async def finish_rollout(
+    connection: Connection,
+    deployment: Deployment,
+    outcome: Outcome,
+    ran: bytes | None,
+    *,
+    closes_swap: bool,
+    closes_watch: bool | None,
+) -> Finished | None:
+    """Record the outcome and what ran, encrypted, once; return None for a stale owner, who changes none of that.
+
+    Closes the swap, and the monitor window of the version before; with `closes_watch` None that one only if the
+    deployment has opened a swap. The images of the application are checked soon, whoever owns the deployment.
+    """
+    row = await connection.fetchrow(
+        """
+        WITH ended AS (
+            UPDATE deployments
+               SET status = $3, finished_at = clock_timestamp(), lease_until = NULL, reason_code = $4,
+                   reason_message = $5, log = $6, digest = coalesce($7, digest), spec_hash = $8, replaced = $9,
+                   ran = coalesce($10, ran)
+             WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+            RETURNING application_id, image, moves_subscription, object_id IS NOT NULL AS opened_swap
+        ),
+        closed AS (
+            DELETE FROM swaps s USING ended WHERE $11 AND s.application_id = ended.application_id
+        ),
+        unwatched AS (
+            DELETE FROM watches w USING ended
+             WHERE coalesce($12, ended.opened_swap) AND w.application_id = ended.application_id
+        ),
+        looked AS (
+            UPDATE pulled_images SET next_look_at = now() WHERE application_id = $13
+        )
+        SELECT ended.image, ended.moves_subscription, a.docker_image, ended.opened_swap,
+               EXISTS (SELECT FROM alerts WHERE enabled) AS has_alerts
+          FROM ended
+          JOIN applications a USING (application_id)
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        outcome.status,
+        outcome.reason.code if outcome.reason else None,
+        outcome.reason.message if outcome.reason else None,
+        outcome.log,
+        outcome.digest,
+        outcome.spec_hash,
+        outcome.replaced,
+        ran,
+        closes_swap,
+        closes_watch,
+        deployment.application_id,
+    )
+    return None if row is None else Finished(*row)
+
+
 async def postpone_deployment(
     connection: Connection,
     deployment: Deployment,

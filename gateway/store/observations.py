@@ -59,7 +59,8 @@ async def select_expected(
                       ) AS is_monitored,
                EXISTS (
                    SELECT FROM gates g WHERE g.kind = 'promotion' AND g.rule ->> 'follows' = a.application_id
-               ) AS is_followed
+               ) AS is_followed,
+               statement_timestamp() AS as_of
           FROM applications a
           LEFT JOIN LATERAL (
                SELECT deployment_id, kind, rolls_back_to, digest, spec_hash
@@ -76,8 +77,11 @@ async def select_expected(
         [server_id or "" for server_id in server_ids],
         application_id,
     )
-    as_of: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return [ExpectedState(**{**row, "desired": Desired(row["desired"])}) for row in rows], as_of
+    if not rows:
+        return [], await connection.fetchval("SELECT clock_timestamp()")
+    *names, _ = rows[0].keys()
+    found = [{name: row[name] for name in names} for row in rows]
+    return [ExpectedState(**{**one, "desired": Desired(one["desired"])}) for one in found], rows[0]["as_of"]
 
 
 async def upsert_observations(

@@ -149,6 +149,19 @@ async def lock_if_open(connection: Connection, release_id: str) -> Release | Non
     return None if row is None else _release(row)
 
 
+async def select_any(connection: Connection) -> bool:
+    """Tell whether there is a release that has not ended, or a member of a group whose pushes are gathered."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (SELECT FROM releases WHERE finished_at IS NULL)
+                OR EXISTS (SELECT FROM release_members WHERE open)
+                OR EXISTS (SELECT FROM group_members WHERE gathers)
+            """
+        )
+    )
+
+
 async def select_open(connection: Connection) -> list[str]:
     """Return the releases that have not ended, the oldest first."""
     rows = await connection.fetch("SELECT release_id FROM releases WHERE finished_at IS NULL ORDER BY created_at")

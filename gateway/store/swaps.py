@@ -11,6 +11,8 @@ from gateway.store.database import Connection
 async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: float, ran: bytes | None) -> float | None:
     """Open a swap, record what its deployment lets serve, and renew the lease for at least so many seconds.
 
+    The deployment waits for nothing then.
+
     `ran` is the encrypted configuration that the new version was made from. Returns the new length of the lease, None
     for a stale owner, for whom nothing is opened.
     """
@@ -18,7 +20,7 @@ async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: flo
         """
         WITH owner AS (
             UPDATE deployments
-               SET object_id = $6, lease_length = greatest(lease_length, make_interval(secs => $12)),
+               SET object_id = $6, waits_for = NULL, lease_length = greatest(lease_length, make_interval(secs => $12)),
                    lease_until = now() + greatest(lease_length, make_interval(secs => $12))
              WHERE deployment_id = $2 AND epoch = $11 AND status = 'running'
             RETURNING lease_length
@@ -45,14 +47,6 @@ async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: flo
         ran,
     )
     return length
-
-
-async def has_opened(connection: Connection, deployment_id: str) -> bool:
-    """Tell whether a deployment has ever opened a swap."""
-    found: bool = await connection.fetchval(
-        "SELECT object_id IS NOT NULL FROM deployments WHERE deployment_id = $1", deployment_id
-    )
-    return found
 
 
 async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:

@@ -73,8 +73,13 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
     await connection.execute(
         "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
         deployment_id,
-        vault.encrypt(_dump(ran), _place(deployment_id)),
+        encrypt_version(vault, deployment_id, ran),
     )
+
+
+def encrypt_version(vault: Vault, deployment_id: str, ran: Application) -> bytes:
+    """Return the configuration that the deployment ran its image with, to store it in its row."""
+    return vault.encrypt(_dump(ran), _place(deployment_id))
 
 
 def encrypt_swap_version(vault: Vault, ran: Application) -> bytes:

@@ -27,6 +27,7 @@ from gateway.store import (
 )
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
+from gateway.store.leases import Finished
 from gateway.store.rollout_journal import PostgresJournal
 
 _ROLLOUTS = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.ROLLBACK})
@@ -54,16 +55,22 @@ async def complete(
         await journal.flush(connection)
         if deployment.release_id is not None:
             outcome = await _as_of_release(connection, deployment, deployment.release_id, outcome)
-        if swap_settled:
-            await swaps.delete_swap(connection, application_id, deployment.deployment_id, deployment.epoch)
-        else:
+        if not swap_settled:
             # The swap may be what killed its gateways: the next deployment tries once more, the one after only looks.
             await swaps.count_settling(connection, application_id, settlings=0, defects=MAX_SWAP_DEFECTS - 1)
-        owned = await leases.finish_deployment(connection, deployment, outcome)
-        await pulled_images.schedule_check(connection, application_id)
-        if owned:
-            await _apply(connection, vault, deployment, outcome, monitor_window=monitor_window)
-        return owned
+        ran = None if outcome.ran is None else versions.encrypt_version(vault, deployment.deployment_id, outcome.ran)
+        finished = await leases.finish_rollout(
+            connection,
+            deployment,
+            outcome,
+            ran,
+            closes_swap=swap_settled,
+            closes_watch=_replaces(deployment, outcome),
+        )
+        if finished is None:
+            return False
+        await _apply(connection, deployment, outcome, finished, monitor_window=monitor_window)
+        return True
 
 
 async def _as_of_release(connection: Connection, deployment: Deployment, release_id: str, outcome: Outcome) -> Outcome:
@@ -80,27 +87,26 @@ async def _as_of_release(connection: Connection, deployment: Deployment, release
 
 async def _apply(
     connection: Connection,
-    vault: Vault,
     deployment: Deployment,
     outcome: Outcome,
+    finished: Finished,
     *,
     monitor_window: float,
 ) -> None:
     """Bring the rest of the database in line with the outcome."""
     application_id = deployment.application_id
-    if (occurrence := of_outcome(deployment, outcome)) is not None:
+    if finished.has_alerts and (occurrence := of_outcome(deployment, outcome)) is not None:
         await outbox.write_event(connection, occurrence)
-    if outcome.status is not Status.UNCHANGED and await _touched(connection, deployment, outcome):
-        await watches.delete_watch(connection, application_id)
-    elif outcome.reason and outcome.reason.code is Code.NO_IMAGE:
+    replaces = _replaces(deployment, outcome)
+    touched = finished.opened_swap if replaces is None else replaces
+    if not touched and outcome.reason and outcome.reason.code is Code.NO_IMAGE:
         ignored = Ignored(str(deployment.reference or ""), outcome.reason.message)
         await deliveries.ignore_deliveries(connection, deployment.deployment_id, ignored)
     if outcome.serves:
-        await _update_image(connection, deployment)
+        await _update_image(connection, deployment, finished)
     if outcome.ran is not None:
         if deployment.kind is Kind.ROLLBACK:
             await soaks.fail_replaced(connection, application_id, deployment.deployment_id)
-        await versions.update_version(connection, vault, deployment.deployment_id, outcome.ran)
         own_window = outcome.ran.configuration.watch
         await _open_monitor_window(
             connection, deployment, outcome, monitor_window if own_window is None else own_window
@@ -119,24 +125,23 @@ async def _apply(
         await applications.delete_application(connection, application_id)
 
 
-async def _touched(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
-    """Tell whether the deployment may have changed what serves. A rollout that ends before its swap has not."""
-    if outcome.status not in {Status.FAILED, Status.CANCELLED} or deployment.kind not in _ROLLOUTS:
-        return True
-    return await swaps.has_opened(connection, deployment.deployment_id)
+def _replaces(deployment: Deployment, outcome: Outcome) -> bool | None:
+    """Tell whether the deployment may have changed what serves; None where it has only if it opened a swap."""
+    if outcome.status is Status.UNCHANGED:
+        return False
+    ended_early = outcome.status in {Status.FAILED, Status.CANCELLED} and deployment.kind in _ROLLOUTS
+    return None if ended_early else True
 
 
-async def _update_image(connection: Connection, deployment: Deployment) -> None:
+async def _update_image(connection: Connection, deployment: Deployment, finished: Finished) -> None:
     """Make the requested image, which serves now, the application's own, and move its subscription along."""
-    image_change = await queue.select_image_change(connection, deployment.deployment_id)
-    if image_change is None:
+    if finished.image is None:
         return
-    before = await application_images.select_image(connection, deployment.application_id)
-    reference = Reference.parse(image_change.image)
-    if before is not None and Reference.parse(before) == reference:
+    reference = Reference.parse(finished.image)
+    if finished.present_image is not None and Reference.parse(finished.present_image) == reference:
         return
-    await application_images.update_image(connection, deployment.application_id, image_change.image)
-    if image_change.moves_subscription:
+    await application_images.update_image(connection, deployment.application_id, finished.image)
+    if finished.moves_subscription:
         await subscriptions.replace_subscription(connection, deployment.application_id, reference)
 
 

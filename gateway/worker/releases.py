@@ -41,6 +41,8 @@ class ReleaseCoordinator:
     async def advance_all(self) -> None:
         """Bring each open release as far as it can go now."""
         async with statement(self._pool) as connection:
+            if not await releases.select_any(connection):
+                return
             settled = await groups.select_settled(connection)
         for group_id in settled:
             with isolate_failures("releases", group_id):

@@ -73,10 +73,10 @@ class StateMonitor:
         }
         states |= await self._newer(all_expected, states, current)
         sightings = await self._sight_followed(reached.engine, all_expected, states, current)
-        async with transaction(self._pool) as connection:
+        async with transaction(self._pool) if sightings else statement(self._pool) as connection:
             standings = await observations.upsert_observations(connection, states, as_of)
-            seen = {key: one for key, one in sightings.items() if key in standings}
-            await soaks.record_sightings(connection, seen, as_of)
+            if seen := {key: one for key, one in sightings.items() if key in standings}:
+                await soaks.record_sightings(connection, seen, as_of)
         unconfirmed = await self._act(all_expected, states, standings)
         if unconfirmed or len(standings) < len(all_expected):
             return _RECHECK_DELAY

@@ -40,14 +40,13 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         application = await applications.select_application(
             connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
         )
-        recorded = await deployments.select_recorded_containers(connection, deployment.application_id)
-        application = replace(application, recorded_containers=recorded)
+        around = await deployments.select_surroundings(connection, deployment)
+        application = replace(application, recorded_containers=around.recorded)
         config_error = None
         if not ends:
             application, config_error = await environments.resolve_variables(connection, vault, application)
-        left_open = await swaps.select_swap(connection, deployment.application_id)
+        left_open = await swaps.select_swap(connection, deployment.application_id) if around.has_open_swap else None
         begun = await versions.select_swap_version(connection, vault, application) if left_open else None
-        caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         target = None
         if deployment.rolls_back_to is not None:
             version = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
@@ -59,7 +58,11 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         part = await release_deployments.select_part(connection, deployment)
         login = ANONYMOUS
         if image is not None and not ends:
-            kept = await registries.select_registries(connection, vault, image.repository.domain)
+            kept = (
+                await registries.select_registries(connection, vault, image.repository.domain)
+                if around.has_registries
+                else []
+            )
             login = select_login(image.repository, application.own_login, kept)
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
@@ -92,4 +95,4 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         prepared=None if part is None else part.digest,
         prepared_spec=None if part is None else part.spec_hash,
     )
-    return LoadedTask(task, left_open, caused_by)
+    return LoadedTask(task, left_open, around.deliveries)
