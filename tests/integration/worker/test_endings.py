@@ -1,7 +1,7 @@
 """Tests that each deployment ends or waits, whatever kills its gateways or fails in the middle."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from unittest.mock import AsyncMock
@@ -181,19 +181,24 @@ async def test_a_deployment_waits_while_the_database_refuses_writes(
     app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[Exception] = [asyncpg.TooManyConnectionsError(""), asyncpg.ReadOnlySQLTransactionError("")]
-    select_swap, postpone, told = swaps.select_swap, leases.postpone_deployment, []
+    postpone, told = leases.postpone_deployment, []
 
-    async def refused(*given: Any) -> Swap | None:
-        if refusals:
-            raise refusals.pop()
-        return await select_swap(*given)
+    def refusing(act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def refused(*given: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return await act(*given)
+
+        return refused
 
     async def seen(connection: Any, deployment: Deployment, reason: Reason, *given: Any, **named: Any) -> bool:
         told.append(reason)
         return await postpone(connection, deployment, reason, *given, **named)
 
     monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
-    monkeypatch.setattr(swaps, "select_swap", refused)
+    # The one is asked by the attempt, the other by its end.
+    monkeypatch.setattr(deployments, "select_surroundings", refusing(deployments.select_surroundings))
+    monkeypatch.setattr(swaps, "select_swap", refusing(swaps.select_swap))
     monkeypatch.setattr(leases, "postpone_deployment", seen)
     await pushes("1")
     assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
