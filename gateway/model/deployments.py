@@ -292,6 +292,9 @@ class Journal(Protocol):
     def note_step(self, step: Step, detail: str = "") -> None:
         """Begin a step of a swap in memory. It is stored when the database is reachable."""
 
+    async def flush(self) -> None:
+        """Store the noted steps."""
+
     async def flush_if_possible(self) -> None:
         """Store the noted steps. Errors of the database are ignored."""
 

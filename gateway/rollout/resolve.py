@@ -23,6 +23,7 @@ from gateway.rollout.attempt import Attempt, Task
 
 # Seconds between the first requests.
 _RETRY_DELAYS = (0.2, 0.5, 1.0)
+_SOON = 0.2  # seconds
 _EXPECTED_PRESENT_PART = 0.25  # of the time that a registry may lag
 
 
@@ -54,7 +55,9 @@ async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
 async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     """Resolve the deployment's reference; raises Failed, or Postponed while the registry may lag."""
     task, wanted = attempt.task, _reference(attempt.task)
-    await attempt.journal.begin(Step.RESOLVE, str(wanted))
+    attempt.journal.note_step(Step.RESOLVE, str(wanted))
+    if not await _answers_soon(attempt):
+        await attempt.journal.flush()  # else it is written with the next step: until then, nothing is changed
     with postpone_while_lagging(attempt):
         try:
             resolved = await _resolve_expected(attempt, wanted)
@@ -122,6 +125,11 @@ async def _ask(attempt: Attempt, wanted: Reference) -> Resolved:
     """Return the registry's answer: at first to the question that was asked already."""
     asked, attempt.asked = attempt.asked, None
     return await (asked or attempt.context.registry.resolve(wanted, attempt.task.login))
+
+
+async def _answers_soon(attempt: Attempt) -> bool:
+    """Wait for a moment for the answer to the question that was asked already; return whether it is there."""
+    return attempt.asked is not None and bool((await asyncio.wait([attempt.asked], timeout=_SOON))[0])
 
 
 async def _is_behind(attempt: Attempt, wanted: Reference, digest: Digest) -> bool:

@@ -27,6 +27,7 @@ from gateway.store.engines import Place, Seen
 
 _LOG = structlog.get_logger()
 
+_MANY_ROLLOUTS, _BUSY_LOOKS = 4, 4  # at once on an engine; looks at whether so many run still
 _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restart to be one again
 
 
@@ -263,6 +264,17 @@ class EngineWorker:
             else:
                 failures = 0
                 await _wait(event_seen, wait)
+                await self._leave_to_rollouts()
+
+    async def _leave_to_rollouts(self) -> None:
+        """Return when few rollouts run here, or after a while.
+
+        Their events come all the time, and they need the engine. What they have changed is looked at after their end.
+        """
+        for _ in range(_BUSY_LOOKS):
+            if self.running < _MANY_ROLLOUTS:
+                return
+            await asyncio.sleep(POLL_INTERVAL)
 
     def _run_event_tasks(self) -> None:
         """Let the tasks that run after events run soon."""

@@ -238,8 +238,10 @@ async def _fan_out(
         Many.deployed(dockerd, registry, directory, many) as gateway,
         RawMany.started(engine, registry, many) as bare,
     ):
-        for _ in range(FAN_ROUNDS):
-            for width in (None, *widths):
+        turns = [None, *widths]
+        for number in range(FAN_ROUNDS):
+            # What came just before shows in a figure too, so that each round begins with another width.
+            for width in turns[number % len(turns) :] + turns[: number % len(turns)]:
                 await gateway.restart(width)
                 ours[width].add(*await gateway.push())
                 if width is not None:
