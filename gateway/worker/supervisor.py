@@ -25,7 +25,7 @@ from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
 from gateway.store import applications, cancellations, leases, outbox, pulled_images, queue, releases, servers, watches
-from gateway.store.database import Connection, Pool, listen, share, statement, transaction
+from gateway.store.database import Connection, Pool, listen, share, statement
 from gateway.store.encryption import Vault
 from gateway.store.engines import Place
 from gateway.store.rollout_journal import PostgresJournal
@@ -173,7 +173,8 @@ class Supervisor:
                 await asyncio.wait_for(self._renew_now.wait(), self._settings.lease / 3)
             self._renew_now.clear()
             held = {key: run.execution.deployment.epoch for key, run in self._running.items()}
-            async with transaction(self._pool) as connection:
+            # Each statement for itself: what the first one locks, all running rollouts write to.
+            async with statement(self._pool) as connection:
                 owned = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
                 await leases.shorten_leases(connection)
                 await watches.shorten_watches(connection)

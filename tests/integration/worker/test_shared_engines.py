@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,8 +13,8 @@ from gateway.config import Settings
 from gateway.docker.engine.client import connect
 from gateway.model.servers import Access
 from gateway.registry import client
-from gateway.store import members, servers
-from gateway.store.database import Pool
+from gateway.store import cancellations, leases, members, servers
+from gateway.store.database import Connection, Pool
 from gateway.store.engines import Seen
 from gateway.worker import engine_pool
 from gateway.worker.recorder import Recorder
@@ -193,6 +193,30 @@ async def test_a_known_engine_is_claimed_for_before_it_is_recorded_that_it_answe
         await hosts.ask()
         await until(hosts.served)
         assert hosts.watchers() == [0] * ENGINES, "watched before it is recorded"
+
+
+async def test_no_rollout_waits_for_a_heartbeat_that_takes_long(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = asyncio.Event()
+    shorten_leases = leases.shorten_leases
+
+    async def write_meanwhile(connection: Connection) -> None:
+        async with hosts.pool.acquire() as rollout, rollout.transaction():
+            await rollout.execute("SET LOCAL lock_timeout = '1s'")
+            if await rollout.fetch("UPDATE deployments SET waits_for = NULL WHERE status = 'running' RETURNING 1"):
+                written.set()
+        await shorten_leases(connection)
+
+    for engine in hosts.fleet.engines.values():
+        engine.delays = replace(QUICK, pull=(2.0, 2.0))
+    monkeypatch.setattr(leases, "shorten_leases", write_meanwhile)
+    async with gateway(hosts.pool):
+        await hosts.ask()
+
+        async def beat() -> bool | None:
+            await hosts.pool.execute(f"NOTIFY {cancellations.CHANNEL}")
+            return written.is_set() or None
+
+        await until(beat, within=20)
 
 
 def begun_or_waiting() -> set[str]:
