@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gateway.gates.promotion import PromotionRule
 from gateway.model.applications import Application
 from gateway.model.errors import Conflict, RolloutError
 from gateway.model.promotions import Following, Promotion, PromotionState
@@ -41,6 +40,8 @@ class Standing:
 
 def following_of(application_id: str, rule: Mapping[str, Any]) -> Following | None:
     """Return how a follower follows, by the rule of its gate; None for a rule that is not valid."""
+    from gateway.gates.promotion import PromotionRule
+
     try:
         parsed = PromotionRule.model_validate(rule)
     except ValidationError:

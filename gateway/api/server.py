@@ -29,7 +29,7 @@ def build(
     """
     application = with_ingress(context, buckets or OwnBuckets())
     application.middlewares.insert(0, relay.restore_sender)
-    application[dispatch.PROCEDURES] = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
+    application[dispatch.PROCEDURES] = PROCEDURES
     application[SHARE] = share(context.pool, half_of_connections(context))
     application[KEY_LOOKUP] = KeyLookup(partial(auth.select_valid, context.pool))
     application[CONCURRENCY_LIMITS] = ConcurrencyLimits()

@@ -138,7 +138,7 @@ def _with_engines(context: Context, hosts: Sequence[EngineStatus]) -> Context:
 
 
 def _as_json(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value, default=superjson.iso, option=orjson.OPT_PASSTHROUGH_DATETIME))
+    return orjson.loads(superjson.dumps(value))
 
 
 @asynccontextmanager

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 import orjson
 from aiohttp import web
 
+from gateway.admin.engine_status import host_of
 from gateway.api.context import CONTEXT, SHARE
-from gateway.api.procedures.application_logs import host_of
 from gateway.dashboard.live import BEAT
 from gateway.dashboard.procedures import call, may_still
 from gateway.dashboard.sessions import SESSION
@@ -120,7 +120,7 @@ async def _lines(request: web.Request, application_id: str, after: str) -> Async
         application = await applications.select_application(connection, context.vault, application_id)
     if application.engine_id is None:
         return
-    host = host_of(context, application)
+    host = host_of(context.rollouts, application)
     swarm = host.identity is not None and host.identity.swarm_manager
     since = _unix(after)
     # A tab that has lines goes on after them.

@@ -3,7 +3,6 @@
 from functools import lru_cache
 from typing import Annotated, Any, Self
 
-import re2
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.gates.gate import GateRule
@@ -24,6 +23,8 @@ Text = Annotated[str, Field(min_length=1, max_length=2048)]
 @lru_cache(maxsize=256)
 def compile_pattern(text: str) -> Any:
     """Compile a pattern. Raises ValueError."""
+    import re2
+
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 20

@@ -14,21 +14,23 @@ with that error's reason. `decide` is pure: the same facts give the same decisio
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from gateway.config import Settings
-from gateway.gates.scan import Scans, scans_of_this_process
 from gateway.model.api_keys import Grants
 from gateway.model.gates import Candidate, Decision, GateSetting
 from gateway.registry.client import RegistryClient
 from gateway.store.database import Connection, Pool
 from gateway.store.encryption import Vault
 from gateway.store.gates import Owner
+
+if TYPE_CHECKING:
+    from gateway.gates.scan import Scans
 
 #: seconds that a deployment waits at an unknown verdict, unless its gate says otherwise
 LONGEST_WAIT = 86_400.0
@@ -55,8 +57,8 @@ class Sources:
     vault: Vault
     registry: RegistryClient
     settings: Settings
-    #: the scans of this gateway, of which few run at once
-    scans: Scans = field(default_factory=scans_of_this_process)
+    #: scans of which few run at once; None: those of this gateway
+    scans: "Scans | None" = None
 
 
 @dataclass(frozen=True, slots=True)

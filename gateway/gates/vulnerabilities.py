@@ -24,7 +24,7 @@ from gateway.gates._scanners import Scan
 from gateway.gates._strict_json import Malformed
 from gateway.gates.gate import Gate, GateRule, Sources
 from gateway.gates.report import Finding, Report, Severity, common, together
-from gateway.gates.scan import Scanner
+from gateway.gates.scan import Scanner, scans_of_this_process
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.gates import Candidate, Decision, GateSetting, passed, refused, unknown
 from gateway.model.reference import Digest, Reference
@@ -90,7 +90,8 @@ class Facts:
 async def gather(sources: Sources, _setting: GateSetting, rule: Rule, candidate: Candidate) -> Facts:
     """Scan the image; and the running one, if it decides. Raises Postponed."""
     settings = sources.settings
-    scanner = Scanner(rule.scanner, settings, sources.pool, sources.scans, rule.max_database_age)
+    own = sources.scans or scans_of_this_process()
+    scanner = Scanner(rule.scanner, settings, sources.pool, own, rule.max_database_age)
     try:
         credentials = await sources.registry.credentials(candidate.login)
     except Failed as error:
@@ -103,7 +104,7 @@ async def gather(sources: Sources, _setting: GateSetting, rule: Rule, candidate:
         candidate.login.ca_certificates,
         _scanners.is_insecure(candidate.reference.repository.domain, settings.insecure_registries),
     )
-    scans = await _scans(sources, scan, candidate)
+    scans = await _scans(sources, scanner, scan, candidate)
     results = [await scanner.report(one) for one in scans]
     report, database = together([one for one, _ in results]), results[-1][1]
     facts = Facts(report, database, scanned=[one.digest for one in scans])
@@ -113,13 +114,13 @@ async def gather(sources: Sources, _setting: GateSetting, rule: Rule, candidate:
     return replace(facts, running=await _running(sources, scanner, scan, candidate))
 
 
-async def _scans(sources: Sources, scan: Scan, candidate: Candidate) -> list[Scan]:
+async def _scans(sources: Sources, scanner: Scanner, scan: Scan, candidate: Candidate) -> list[Scan]:
     """Return the scans of all images that may run of the one that this scan is of. Raises Postponed."""
     scans: dict[Digest, Scan] = {}
     wanted = sorted({candidate.platform, *candidate.node_platforms})
     try:
         for platform in wanted:
-            may_run = await sources.scans.indexes.may_run(sources.registry, scan.reference, candidate.login, platform)
+            may_run = await scanner.scans.indexes.may_run(sources.registry, scan.reference, candidate.login, platform)
             if may_run is None:
                 return [scan]
             for digest in may_run:
@@ -144,7 +145,7 @@ async def _running(sources: Sources, scanner: Scanner, scan: Scan, candidate: Ca
     if came_from.repository.domain != scan.reference.repository.domain:  # the login is not for it
         raise _not_compared(f"{came_from} is in another registry")
     try:
-        results = [await scanner.report(one) for one in await _scans(sources, there, candidate)]
+        results = [await scanner.report(one) for one in await _scans(sources, scanner, there, candidate)]
     except Postponed as error:
         raise _not_compared(str(error), retry_after=error.retry_after) from error
     return common([report for report, _ in results])

@@ -24,8 +24,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self, TypeGuard
 
-import re2
-
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Tag, parse_tag
 
@@ -185,6 +183,8 @@ def _parse_range(pattern: str) -> "NpmSpec":
 
 @lru_cache(maxsize=1024)
 def _compile_regex(pattern: str) -> _Pattern:
+    import re2
+
     options = re2.Options()
     options.log_errors, options.max_mem = False, 1 << 20
     try:

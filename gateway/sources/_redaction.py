@@ -5,10 +5,10 @@ confirms a subscription. A replay needs none of them.
 """
 
 import re
+from functools import cache
 from typing import Any
 
 import orjson
-import re2
 
 from gateway.sources._json import decode_form
 
@@ -19,8 +19,8 @@ _SECRET = re.compile(
     r"|(?:un)?subscribeurl|validation(?:code|url)",
     re.IGNORECASE,
 )
-# A body without any of these words is kept as it is. RE2 searches for all of them at once.
-_TELLTALE = re2.compile(
+# A body without any of these words is kept as it is.
+_TELLTALE = (
     rb"(?i)variables|secret|passw|token|credential|api[_-]?key|private[_-]?key|authorization|auth[_-]?header"
     rb"|subscribeurl|validationcode|validationurl"
 )
@@ -32,7 +32,7 @@ def redact_body(body: bytes) -> bytes:
     A body that is not JSON and has a word for a secret in it is removed as a whole.
     """
     whole = decode_form(body)
-    if not _TELLTALE.search(whole):
+    if not _telltale().search(whole):
         return body
     try:
         loaded = orjson.loads(whole)
@@ -40,6 +40,14 @@ def redact_body(body: bytes) -> bytes:
         return f"(removed: {len(body)} bytes that are not JSON and may hold a secret)".encode()
     kept = _without(loaded, 0)
     return body if kept == loaded else orjson.dumps(kept)
+
+
+@cache
+def _telltale() -> Any:
+    """Return the compiled words; RE2 searches for all of them at once, and is loaded for the first body."""
+    import re2
+
+    return re2.compile(_TELLTALE)
 
 
 def _without(value: Any, depth: int) -> Any:

@@ -1,16 +1,14 @@
 """Verify RSA signatures and OpenID Connect tokens by public keys.
 
-The modules for that take two megabytes: they are loaded for the first request that is signed so.
+The modules for that take nine megabytes: they are loaded for the first request that is signed so.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import orjson
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 
 from gateway.model.errors import Unauthenticated
 
@@ -19,11 +17,18 @@ if TYPE_CHECKING:
 
 _SKEW = 60.0  # seconds between two clocks
 
+#: what a certificate signs: the hash of the message
+CertificateHash: TypeAlias = Literal["SHA1", "SHA256"]
 
-def verify_certificate_signature(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
+
+def verify_certificate_signature(
+    signature: str, message: bytes, certificate: bytes, algorithm: CertificateHash
+) -> None:
     """Check that `message` was signed with the key of this certificate; raises Unauthenticated."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.hashes import SHA1, SHA256
     from cryptography.x509 import load_pem_x509_certificate
 
     try:
@@ -31,7 +36,8 @@ def verify_certificate_signature(signature: str, message: bytes, certificate: by
         if not isinstance(key, RSAPublicKey):
             raise Unauthenticated("the sender's certificate holds no RSA key")
         signed = base64.b64decode(signature, validate=True)
-        key.verify(signed, message, PKCS1v15(), algorithm)
+        chosen = SHA1() if algorithm == "SHA1" else SHA256()  # noqa: S303 - version 1 of SNS's signatures
+        key.verify(signed, message, PKCS1v15(), chosen)
     except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise Unauthenticated("the signature is not the sender's") from error
 
@@ -42,7 +48,9 @@ def verify_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: date
     The caller checks audience and subject. Only RS256 is accepted, whatever algorithm the token names.
     https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
     """
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
 
     signed, _, signature = token.rpartition(".")
     head, _, body = signed.partition(".")

@@ -10,18 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
-
 from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.sources._json import Part, parse_object
-from gateway.sources._rsa import verify_certificate_signature
+from gateway.sources._rsa import CertificateHash, verify_certificate_signature
 from gateway.sources._source import Handshake, Request, Trust
 
 _TOPIC = "TopicArn"
 _KINDS = frozenset({"Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"})
 _NOTIFICATION = ("Message", "MessageId", "Subject", "Timestamp", _TOPIC, "Type")
 _CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", _TOPIC, "Type")
-_HASHES: Mapping[str, HashAlgorithm] = {"1": SHA1(), "2": SHA256()}  # noqa: S303 - signature version 1 is SHA-1
+_HASHES: Mapping[str, CertificateHash] = {"1": "SHA1", "2": "SHA256"}
 
 # A region's name ends in its only digit. Without this rule sns.s3.amazonaws.com would match, anybody's bucket.
 _ARN = re.compile(

@@ -1,16 +1,19 @@
-"""Encryption of stored secrets: AES-256-GCM, with the place of a secret as associated data."""
+"""Encryption of stored secrets: AES-256-GCM, with the place of a secret as associated data.
+
+The library for that takes seven megabytes: it is loaded for the first secret.
+"""
 
 import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.errors import UndecryptableSecret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -52,10 +55,12 @@ class _Cipher:
     """One key. Its number only tells which key to try first: two may have the same, and the oldest secrets have 1."""
 
     number: int
-    aead: AESGCM
+    aead: "AESGCM"
 
 
 def _cipher(key: bytes) -> _Cipher:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     return _Cipher(2 + int(mark_of(key)[:4], 16) % 254, AESGCM(key))
 
 
@@ -103,6 +108,8 @@ class Vault:
 
 
 def _decrypted(cipher: _Cipher, encrypted: bytes, place: str) -> str | None:
+    from cryptography.exceptions import InvalidTag
+
     nonce, ciphertext = encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
     try:
         return cipher.aead.decrypt(nonce, ciphertext, place.encode()).decode()

@@ -16,13 +16,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
-from gateway.gates.window import Rule, is_open, next_opening
 from gateway.model.alerts import FOR_PEOPLE, EventKind
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable, storable_text
@@ -38,6 +37,9 @@ from gateway.store.outbox_claims import ClaimedDelivery, Claims
 from gateway.store.receiver_health import LONGEST_PAUSE, TRIPPED
 from gateway.worker.image_origins import ImageOrigins
 from gateway.worker.metrics import ALERTS
+
+if TYPE_CHECKING:
+    from gateway.gates.window import Rule
 
 _LOG = structlog.get_logger()
 
@@ -197,6 +199,8 @@ class OutboxWorker:
         """Return for how long nothing is sent to this receiver, None if it may be sent now."""
         if not claimed.alert.quiet_hours:
             return None
+        from gateway.gates.window import is_open, next_opening
+
         now, rule = datetime.now(UTC), quiet_rule(claimed.alert.quiet_hours)
         if is_open(rule, now):
             return None
@@ -304,8 +308,10 @@ class OutboxWorker:
             await alerts.delete_unset(connection)
 
 
-def quiet_rule(quiet_hours: tuple[Mapping[str, Any], ...]) -> Rule:
+def quiet_rule(quiet_hours: tuple[Mapping[str, Any], ...]) -> "Rule":
     """Return the windows in which nothing is sent."""
+    from gateway.gates.window import Rule
+
     return Rule.model_validate({"mode": "freeze", "windows": list(quiet_hours)})
 
 

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from gateway.admin.context import Context
-from gateway.admin.engine_status import EngineStatus
+from gateway.admin.engine_status import host_of
 from gateway.admin.inputs import Input, Words
 from gateway.api.procedures.application import Named, require_application
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.docker import application_logs
-from gateway.model.applications import Application
 from gateway.model.errors import RolloutError, Unavailable
 from gateway.store.database import transaction
 
@@ -49,17 +48,6 @@ def _since(age: str) -> int:
     return max(0, int(time.time()) - int(found[1]) * _SECONDS[found[2]]) if found else 0
 
 
-def host_of(context: Context, application: Application) -> EngineStatus:
-    """Return the engine that has its containers; raises Unavailable when it does not answer."""
-    registered = next((one for one in context.rollouts.engines if one.server_id == application.server_id), None)
-    identity = registered.identity if registered else None
-    if registered is not None and identity is not None and identity.engine_id == application.engine_id:
-        for host in (registered, *context.rollouts.engines):  # another address of the same daemon may answer
-            if host.error is None and host.identity is not None and host.identity.daemon == identity.daemon:
-                return host
-    raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")
-
-
 def plain(line: str) -> str:
     """Return what a line says to who reads it: without its colours."""
     return _CONTROL.sub("", line)
@@ -75,7 +63,7 @@ async def read_logs(context: Context, given: Read) -> Answer:
         application = await require_application(connection, context, given)
     if application.engine_id is None:
         return Answer("")
-    host = host_of(context, application)
+    host = host_of(context.rollouts, application)
     swarm = host.identity is not None and host.identity.swarm_manager
     try:
         text = await application_logs.read(

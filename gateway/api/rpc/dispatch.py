@@ -46,13 +46,13 @@ class CallError(Exception):
         self.problem = problem
 
 
-#: all procedures by name, in lower case
+#: all procedures by name, which is found in any case
 PROCEDURES: web.AppKey[Mapping[str, Procedure]] = web.AppKey("procedures")
 
 
 def find(request: web.Request, name: str) -> Procedure | None:
     """Return the procedure of this name, in any case."""
-    return request.app[PROCEDURES].get(name.lower())
+    return request.app[PROCEDURES].get(name)
 
 
 def method_of(procedure: Procedure) -> str:

@@ -74,7 +74,7 @@ class _Results:
 
     def add(self, answered: Answer) -> None:
         envelope = trpc.result(answered.value)
-        encoded = _dumps(envelope)
+        encoded = superjson.dumps(envelope)
         self.size += len(encoded)
         self._envelopes.append(envelope if self._line else orjson.Fragment(encoded))
         self._statuses.append(int(HTTPStatus.OK))
@@ -117,7 +117,7 @@ async def _trpc_answer(request: web.Request, name: str, given: Any, caller: Call
 
 def _line(envelopes: list[Any], headers: Mapping[str, str]) -> web.Response:
     """Answer a client that streams: status 200, and all answers in one line."""
-    body = orjson.dumps(trpc.line(envelopes), option=orjson.OPT_APPEND_NEWLINE)
+    body = superjson.dumps(trpc.line(envelopes), option=orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=body, headers={**headers, "Content-Type": "application/json", "Vary": "trpc-accept"})
 
 
@@ -209,9 +209,5 @@ async def _body(request: web.Request) -> bytes:
 
 def _json(value: Any, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
-        body=_dumps(value), status=int(status), headers={**(headers or {}), "Content-Type": "application/json"}
+        body=superjson.dumps(value), status=int(status), headers={**(headers or {}), "Content-Type": "application/json"}
     )
-
-
-def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, default=superjson.iso, option=orjson.OPT_PASSTHROUGH_DATETIME)

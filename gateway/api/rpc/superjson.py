@@ -4,8 +4,10 @@ https://github.com/flightcontrolhq/superjson
 
 >>> revive({"title": None, "since": "2026-01-01T00:00:00.000Z"}, {"title": ["undefined"], "since": ["Date"]})
 {'since': '2026-01-01T00:00:00.000Z'}
->>> annotated({"at": datetime(2026, 1, 1, tzinfo=UTC)})
-({'at': '2026-01-01T00:00:00.000Z'}, {'at': ['Date']})
+>>> date_types({"at": datetime(2026, 1, 1, tzinfo=UTC)})
+{'at': ['Date']}
+>>> dumps({"at": datetime(2026, 1, 1, tzinfo=UTC)})
+b'{"at":"2026-01-01T00:00:00.000Z"}'
 """
 
 import re
@@ -19,6 +21,8 @@ from gateway.model.errors import InvalidInput
 
 #: an absent member; None is JSON's null
 ABSENT = object()
+_DATE = ["Date"]
+_HOLDING_DATES = (datetime, Mapping, list, tuple)
 # Dots separate the parts of a path, and a backslash escapes a dot in a part.
 _PIECE = re.compile(r"\\(.)|(\.)|([^.\\]+)|\\", re.DOTALL)
 _MAX_DEPTH, _MAX_ANNOTATIONS = 64, 10_000
@@ -40,15 +44,20 @@ def revive(value: Any, values: Any) -> Any:
     return root[0]
 
 
-def annotated(value: Any) -> tuple[Any, Any]:
-    """Return the value as JSON with dates as text, and the types of those dates by path."""
+def date_types(value: Any) -> Any:
+    """Return the types of the dates in the value, by path; {} if it has none."""
     try:
         orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except TypeError:
         found: dict[str, list[str]] = {}
-        shown = _annotate_dates(value, (), found)
-        return shown, found.get("", found)
-    return value, {}
+        _find_dates(value, None, found)
+        return found.get("", found)
+    return {}
+
+
+def dumps(value: Any, *, option: int = 0) -> bytes:
+    """Return the value as JSON. Raises TypeError for what has no form there."""
+    return orjson.dumps(value, default=iso, option=option | orjson.OPT_PASSTHROUGH_DATETIME)
 
 
 def iso(value: object) -> str:
@@ -58,15 +67,14 @@ def iso(value: object) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _annotate_dates(value: Any, path: tuple[str, ...], found: dict[str, list[str]]) -> Any:
+def _find_dates(value: Any, path: str | None, found: dict[str, list[str]]) -> None:
     if isinstance(value, datetime):
-        found[".".join(part.replace("\\", "\\\\").replace(".", "\\.") for part in path)] = ["Date"]
-        return iso(value)
-    if isinstance(value, Mapping):
-        return {name: _annotate_dates(one, (*path, str(name)), found) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_annotate_dates(one, (*path, str(number)), found) for number, one in enumerate(value)]
-    return value
+        found[path or ""] = _DATE
+        return
+    for name, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(one, _HOLDING_DATES):
+            part = str(name).replace("\\", "\\\\").replace(".", "\\.")
+            _find_dates(one, part if path is None else f"{path}.{part}", found)
 
 
 def _annotations(values: Any) -> Iterator[tuple[list[str], str]]:

@@ -189,10 +189,11 @@ def unwrap_batch(given: Any, count: int) -> list[Any]:
 
 
 def result(value: Any) -> dict[str, Any]:
+    """Return the envelope of an answer, for `superjson.dumps`."""
     if value is UNDEFINED:
         return {"result": {"data": {"json": None, "meta": _UNDEFINED_META}}}
-    shown, dates = superjson.annotated(value)
-    return {"result": {"data": {"json": shown} | ({"meta": {"values": dates, "v": 1}} if dates else {})}}
+    dates = superjson.date_types(value)
+    return {"result": {"data": {"json": value} | ({"meta": {"values": dates, "v": 1}} if dates else {})}}
 
 
 def error(problem: Problem, path: str) -> TrpcError:

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from gateway.admin.engine_status import host_of
 from gateway.api.context import CONTEXT, SHARE
-from gateway.api.procedures.application_logs import host_of
 from gateway.dashboard.image_labels import Label, read_labels
 from gateway.dashboard.log_stream import AGES
 from gateway.dashboard.procedures import call, call_if_allowed, may
@@ -77,7 +77,7 @@ async def _labels(request: web.Request, application: Application, runs: Serving 
     if name not in known:
         with suppress(GatewayError, RolloutError, TimeoutError):
             async with asyncio.timeout(_SLOWEST_ENGINE):
-                image = await images.inspect(host_of(request.app[CONTEXT], application).engine, name)
+                image = await images.inspect(host_of(request.app[CONTEXT].rollouts, application).engine, name)
             if image is not None:
                 if len(known) >= _MOST_LABELS:
                     known.clear()

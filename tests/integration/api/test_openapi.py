@@ -5,13 +5,16 @@ import inspect
 import re
 from base64 import b64encode
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 
+from gateway.api import procedures
 from gateway.api.docs import render
-from gateway.api.procedures.catalog import MODULES, PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.openapi import document
 from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
@@ -139,9 +142,12 @@ async def test_api_health_answers_as_dokploy(web: Web) -> None:
         assert (answer.status, await answer.json()) == (200, {"ok": True})
 
 
-def test_no_procedure_is_declared_twice() -> None:
-    names = [procedure.name for module in MODULES for procedure in module.procedures]
-    assert sorted(names) == sorted(PROCEDURES)
+def test_every_declared_procedure_is_in_the_catalog_once_and_found_in_any_case() -> None:
+    modules = [import_module(f"{procedures.__name__}.{one.name}") for one in iter_modules(procedures.__path__)]
+    declared = [one for module in modules for one in getattr(module, "procedures", ())]
+    assert sorted(one.name for one in declared) == sorted(PROCEDURES)
+    assert [PROCEDURES[one.name.upper()] for one in declared] == declared
+    assert [PROCEDURES.get(name) for name in ("", "nothing.all", "application.nothing", "application")] == [None] * 4
 
 
 def test_no_default_is_an_object() -> None:
