@@ -1,7 +1,8 @@
 """Accept many deliveries by one statement: `accept_3` of migrations/0016_accept_3.sql.
 
 It decides the deliveries whose pushes deploy the image that an application is configured with, under its own tag, or
-nothing. `gateway.queue.ingest` decides the others.
+nothing. Where it leaves some, `accept_repeats` of migrations/0020_accept_repeats.sql decides the repetitions among them
+that deploy nothing. `gateway.queue.ingest` decides the others.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,9 +21,8 @@ from gateway.model.reference import DOCKER_HUB, LATEST, Reference, Repository, T
 from gateway.store.database import Connection
 from gateway.store.subscriptions import parse_subscribed
 
-_STATEMENT = (
-    "SELECT * FROM accept_3($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23)"
-)
+_ACCEPT = "SELECT * FROM accept_3($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23)"
+_ACCEPT_REPEATS = "SELECT * FROM accept_repeats($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)"
 _LIBRARY = "library/"
 
 
@@ -75,40 +75,33 @@ async def accept(
     `subscribed` is what is known to subscribe to the paths of repositories, as an earlier `accept` returned it.
     Raises RowIsLocked, and stores nothing then.
     """
-    endpoints = {pair: number for number, pair in enumerate(sorted({_endpoint(one) for one in deliveries}), 1)}
-    headers = {id(one.headers): one.headers for one in deliveries}  # many may share them
-    header_numbers = {one: number for number, one in enumerate(headers, 1)}
-    images, pushes = _Images(subscribed), list[tuple[int, int, PushEvent]]()
+    accepted = await _accept_new(connection, deliveries, subscribed)
+    if left := [place for place, one in enumerate(accepted) if one is UNDECIDED]:
+        repeats = await _accept_repeats(connection, [deliveries[place] for place in left], subscribed)
+        for place, one in zip(left, repeats, strict=True):
+            accepted[place] = one
+    return accepted
+
+
+async def _accept_new(
+    connection: Connection, deliveries: Sequence[Delivery], subscribed: Mapping[str, str]
+) -> list[Acceptance]:
+    batch = _Batch(deliveries, subscribed)
+    images, digests = batch.images, [push.digest for _, _, push in batch.pushes]
     key_order: dict[tuple[int, str], int] = {}
-    of_endpoint, of_headers, unmatched = [], [], []
     for place, delivery in enumerate(deliveries, 1):
-        of_endpoint.append(endpoint := endpoints[_endpoint(delivery)])
-        of_headers.append(header_numbers[id(delivery.headers)])
-        key_order.setdefault((endpoint, delivery.key), place)
-        begin = len(pushes)
-        for push in delivery.pushes:
-            pushes.append((place, images.number_of(push), push))
-        unmatched.append(images.unmatched(delivery, pushes[begin:]))
-    digests = [push.digest for _, _, push in pushes]
+        key_order.setdefault((batch.of_endpoint[place - 1], delivery.key), place)
     try:
         rows = await connection.fetch(
-            _STATEMENT,
-            [endpoint_id for endpoint_id, _, _ in endpoints],
-            [version for _, version, _ in endpoints],
-            [source for _, _, source in endpoints],
-            list(headers.values()),
-            [one.delivery_id for one in deliveries],
-            of_endpoint,
-            of_headers,
-            [one.key for one in deliveries],
-            [None if one.key_window is None else one.key_window.total_seconds() for one in deliveries],
-            [one.may_repeat for one in deliveries],
+            _ACCEPT,
+            *batch.endpoints,
+            *batch.deliveries,
             [one.body for one in deliveries],
             [_as_parts(one.ignored) for one in deliveries],
-            unmatched,
+            batch.unmatched,
             [key_order[key] for key in sorted(key_order)],
-            [place for place, _, _ in pushes],
-            [image for _, image, _ in pushes],
+            [place for place, _, _ in batch.pushes],
+            [image for _, image, _ in batch.pushes],
             digests if any(digests) else [],
             [one.repository for one in images.found],
             [one.tag for one in images.found],
@@ -125,7 +118,7 @@ async def accept(
             caused: dict[int, list[tuple[str, str]]] = {}
             for place, *pair in zip(linked or (), deployment_ids or (), application_ids or (), strict=True):
                 caused.setdefault(place, []).append((pair[0], pair[1]))
-            ignored = images.ignored(pushes, frozenset(unfollowed)) if unfollowed else {}
+            ignored = images.ignored(batch.pushes, frozenset(unfollowed)) if unfollowed else {}
             for place, delivery in enumerate(deliveries, 1):
                 if accepted is None or accepted[place - 1]:
                     done[place - 1] = Acceptance(
@@ -134,13 +127,75 @@ async def accept(
                         ignored=(*delivery.ignored, *ignored.get(place, ())),
                     )
         elif again:
-            paths = {} if there is None else there
-            done[number - 1] = Acceptance(
-                None, again=True, subscribed=tuple((images.path(int(image)), lines) for image, lines in paths.items())
-            )
+            done[number - 1] = images.again(there)
         else:
             done[number - 1] = Acceptance("duplicate", duplicate_of=duplicate_of)
     return done
+
+
+async def _accept_repeats(
+    connection: Connection, deliveries: Sequence[Delivery], subscribed: Mapping[str, str]
+) -> list[Acceptance]:
+    """Store those that repeat a delivery and deploy nothing. On an error of the database, none of them is decided."""
+    batch = _Batch(deliveries, subscribed)
+    images, done = batch.images, [UNDECIDED] * len(deliveries)
+    try:
+        rows = await connection.fetch(
+            _ACCEPT_REPEATS,
+            *batch.endpoints,
+            *batch.deliveries,
+            [one.body for one in deliveries],
+            batch.unmatched,
+            [place for place, _, _ in batch.pushes],
+            [image for _, image, _ in batch.pushes],
+            [one.repository for one in images.found],
+            [one.tag for one in images.found],
+            images.known,
+        )
+    except asyncpg.PostgresError:
+        return done  # what the first statement has accepted is committed
+    ignored = images.ignored(batch.pushes, range(1, len(images.found) + 1))
+    for number, duplicate_of, unfollowed, there in rows:
+        if duplicate_of is None:
+            done[number - 1] = images.again(there)
+        else:
+            parts = (*deliveries[number - 1].ignored, *ignored.get(number, ())) if unfollowed else ()
+            done[number - 1] = Acceptance("duplicate", duplicate_of=duplicate_of, ignored=parts)
+    return done
+
+
+class _Batch:
+    """Deliveries as arguments of the functions that accept them. Numbers begin at 1."""
+
+    def __init__(self, deliveries: Sequence[Delivery], subscribed: Mapping[str, str]) -> None:
+        endpoints = {pair: number for number, pair in enumerate(sorted({_endpoint(one) for one in deliveries}), 1)}
+        headers = {id(one.headers): one.headers for one in deliveries}  # many may share them
+        header_numbers = {one: number for number, one in enumerate(headers, 1)}
+        self.images = _Images(subscribed)
+        #: the number of a delivery, that of the image, and the push
+        self.pushes: list[tuple[int, int, PushEvent]] = []
+        #: what each delivery ignores where none of its pushes deploys something, as parts of a JSON array
+        self.unmatched: list[str | None] = []
+        self.of_endpoint = [endpoints[_endpoint(one)] for one in deliveries]
+        for place, delivery in enumerate(deliveries, 1):
+            begin = len(self.pushes)
+            for push in delivery.pushes:
+                self.pushes.append((place, self.images.number_of(push), push))
+            self.unmatched.append(self.images.unmatched(delivery, self.pushes[begin:]))
+        self.endpoints = (
+            [endpoint_id for endpoint_id, _, _ in endpoints],
+            [version for _, version, _ in endpoints],
+            [source for _, _, source in endpoints],
+            list(headers.values()),
+        )
+        self.deliveries = (
+            [one.delivery_id for one in deliveries],
+            self.of_endpoint,
+            [header_numbers[id(one.headers)] for one in deliveries],
+            [one.key for one in deliveries],
+            [None if one.key_window is None else one.key_window.total_seconds() for one in deliveries],
+            [one.may_repeat for one in deliveries],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +228,12 @@ class _Images:
         #: what is known to subscribe to the path of each
         self.known: list[str] = []
 
-    def path(self, number: int) -> str:
-        return self.found[number - 1].path
+    def again(self, there: Mapping[str, str] | None) -> Acceptance:
+        """Return that a delivery is to be given again, since this is subscribed at the paths of these images."""
+        paths = {} if there is None else there
+        return Acceptance(
+            None, again=True, subscribed=tuple((self.found[int(one) - 1].path, lines) for one, lines in paths.items())
+        )
 
     def ignored(
         self, pushes: Iterable[tuple[int, int, PushEvent]], unfollowed: Collection[int]

@@ -53,6 +53,7 @@ CASES = [
     Case("none matches, 32 connections", NOBODYS, 32, 0.3, "0.07"),
     Case("one repository, 128 connections", REPOSITORIES[:1], 128, 0.4, "0.002-0.03"),
     Case("the same body, 128 connections", REPOSITORIES[:1], 128, 0.5, "0.05", same=True),
+    Case("the same body, which matches nothing, 128 connections", NOBODYS[:1], 128, 0.5, "", same=True),
 ]
 
 

@@ -39,15 +39,18 @@ class Sample:
 
     def varied(self, number: int) -> tuple[dict[str, str], bytes]:
         """Return another push: another member, another id, signed anew where it was signed."""
-        body = self.body
+        body, headers = self.body, dict(self.headers)
         for name in self._ids():
-            body = body.replace(name.encode(), f"{number:08}{name[8:]}".encode())
+            other = f"{number:08}{name[8:]}"
+            body = body.replace(name.encode(), other.encode())
+            headers = {header: value.replace(name, other) for header, value in headers.items()}
         if body == self.body:
             body = re.sub(rb"^(\s*\[?\s*)\{", rb'\1{"bench":%d,' % number, body, count=1)
-        return {name: self._signed(value, body) for name, value in self.headers.items()}, body
+        return {header: self._signed(value, body) for header, value in headers.items()}, body
 
     def _ids(self) -> Iterator[str]:
-        """Yield what looks like the event's id."""
+        """Yield what looks like the event's id: also that of CloudEvents, which is in a header."""
+        yield from (value for header, value in self.headers.items() if header.lower() == "ce-id")
         for found in re.finditer(rb'"(?:id|messageId|message_id)"\s*:\s*"([^"]{12,})"', self.body):
             yield found[1].decode()
 

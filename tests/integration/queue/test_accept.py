@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, cast
@@ -275,6 +276,39 @@ async def test_the_same_body_twice_in_a_batch_is_a_duplicate(side: Side) -> None
     assert first is not None
     assert second is not None
     assert (first.verdict, second.duplicate_of) == ("queued", first.delivery_id)
+
+
+async def test_a_repetition_of_what_deployed_nothing_stays_in_batches(side: Side) -> None:
+    endpoint, notification = await side.endpoint("one"), push("x.io/acme/new")
+    first = await Acceptor(side.pool).accept(endpoint, b"same", notification, {}, within=30)
+    again = await Acceptor(side.pool).accept(endpoint, b"same", notification, {}, within=30)
+    await side.pool.execute(
+        "INSERT INTO subscriptions (application_id, repository, tag, pattern) VALUES ('a', 'y.io/acme/new', 'v', 'v')"
+    )
+    later = await Acceptor(side.pool).accept(endpoint, b"same", notification, {}, within=30)
+    await side.pool.execute(
+        "INSERT INTO subscriptions (application_id, repository, tag, pattern) "
+        "VALUES ('a', 'x.io/acme/new', 'latest', 'latest')"
+    )
+    followed = await Acceptor(side.pool).accept(endpoint, b"same", notification, {}, within=30)
+    assert first is not None
+    assert again is not None
+    assert later is not None
+    assert (first.verdict, again.duplicate_of, later.duplicate_of) == ("ignored", *[first.delivery_id] * 2)
+    assert again.ignored == first.ignored
+    assert "x.io/acme/new has none, but y.io/acme/new has" in later.ignored[0].reason
+    assert followed is None, "it is for `ingest_delivery`, since it deploys something now"
+
+
+async def test_a_body_without_id_and_time_stays_in_batches_while_its_first_push_waits(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    notification = replace(push("nginx"), may_repeat=True)
+    first, again = [await acceptor.accept(endpoint, b"same", notification, {}, within=30) for _ in range(2)]
+    assert first is not None
+    assert again is not None
+    assert (first.verdict, again.duplicate_of, again.ignored) == ("queued", first.delivery_id, ())
+    await side.pool.execute("UPDATE deployments SET status = 'running', lease_until = now()")
+    assert await acceptor.accept(endpoint, b"same", notification, {}, within=30) is None, "it is a new push"
 
 
 async def test_a_delivery_that_comes_as_a_batch_ends_does_not_wait_for_another_one(side: Side) -> None:
