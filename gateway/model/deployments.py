@@ -262,6 +262,9 @@ class Journal(Protocol):
     async def progress(self, detail: str) -> None:
         """Replace the progress text of the current step."""
 
+    async def quick_progress(self, detail: str) -> None:
+        """Do the same for a step that is mostly done at once: then the text is stored with the next step."""
+
     def note_digest(self, digest: Digest) -> None:
         """Note the digest of the resolved image. It is stored before the next step begins."""
 

@@ -211,7 +211,7 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
 async def _pull(attempt: Attempt, reference: Reference) -> None:
     try:
         with postpone_while_lagging(attempt, seen=True):
-            await attempt.runtime.pull(reference, attempt.journal.progress)
+            await attempt.runtime.pull(reference, attempt.journal.quick_progress)
     except Failed as error:
         raise await _explain_pull_error(attempt, reference, error) from error
 

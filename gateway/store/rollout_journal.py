@@ -3,7 +3,7 @@
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -16,6 +16,7 @@ from gateway.store.database import Connection, Pool, statement, transaction, wit
 from gateway.store.encryption import Vault
 
 _LOG = structlog.get_logger()
+_AT_ONCE = timedelta(seconds=0.5)
 _SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more than the record
 
 
@@ -50,6 +51,12 @@ class PostgresJournal:
         if detail != self._records[-1].detail:
             self._replace(detail=detail)
             await self.flush()
+
+    async def quick_progress(self, detail: str) -> None:
+        if datetime.now(UTC) - self._records[-1].started_at > _AT_ONCE:
+            await self.progress(detail)
+        else:
+            self._replace(detail=detail)
 
     def note_digest(self, digest: Digest) -> None:
         self._replace(detail=digest)
