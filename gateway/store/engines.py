@@ -111,17 +111,19 @@ async def upsert_seen(connection: Connection, seen: Sequence[Seen]) -> None:
         [one.swarm_manager for one in engines.values()],
     )
     places = [one for _, one in rows]
-    # Before its address, as whoever removes the server does.
-    await connection.execute(
-        """
-        UPDATE servers s
-           SET engine_id = seen.engine_id, error = NULL
-          FROM unnest($1::text[], $2::text[]) AS seen (engine_id, server_id)
-         WHERE s.server_id = seen.server_id AND (s.engine_id, s.error) IS DISTINCT FROM (seen.engine_id, NULL)
-        """,
-        [one.engine_id for one in places],
-        [one.server_id for one in places],
-    )
+    registered = [one for one in places if one.server_id is not None]
+    if registered:
+        # Before its address, as whoever removes the server does.
+        await connection.execute(
+            """
+            UPDATE servers s
+               SET engine_id = seen.engine_id, error = NULL
+              FROM unnest($1::text[], $2::text[]) AS seen (engine_id, server_id)
+             WHERE s.server_id = seen.server_id AND (s.engine_id, s.error) IS DISTINCT FROM (seen.engine_id, NULL)
+            """,
+            [one.engine_id for one in registered],
+            [one.server_id for one in registered],
+        )
     await connection.execute(
         """
         INSERT INTO engine_addresses (engine_id, server_id, daemon, swarm_manager)

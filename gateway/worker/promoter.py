@@ -58,8 +58,10 @@ class Promoter:
     async def promote_once(self, now: datetime | None = None) -> None:
         """Look at all followers once. `now` is the database's time unless it is given."""
         async with statement(self._pool) as connection:
-            now = now or await soaks.current_time(connection)
             unsettled = await promotions.select_unsettled(connection)
+            if not unsettled:  # as nearly always
+                return
+            now = now or await soaks.current_time(connection)
             rules = await promotions.select_followers(connection, unsettled)
         for application_id in unsettled:
             rule = rules.get(application_id)
