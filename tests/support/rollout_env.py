@@ -78,7 +78,7 @@ class DeployedApp:
                 found = await deployments.select_deployment(connection, deployment_id)
             return found if found.status in FINISHED else None
 
-        return await until(look, within=within)
+        return await until(look, within=within, stays=True)
 
     async def newest(self) -> Deployment:
         async with self.pool.acquire() as connection:

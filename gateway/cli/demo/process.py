@@ -21,6 +21,8 @@ WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 FINISHED = frozenset({"succeeded", "unchanged", "failed", "rolled_back", "superseded", "cancelled"})
 _LOOK_AGAIN = 0.05  # seconds
+_LOOK_SELDOM = 0.25  # seconds
+_SLOWER = 1.1  # times as long a pause after each look: it stays near a tenth of the wait
 
 T = TypeVar("T")
 
@@ -41,11 +43,16 @@ def free_port() -> int:
             return port
 
 
-async def until(look: Callable[[], Awaitable[T | None]], *, within: float = 120) -> T:
-    """Look until there is something to see; raises TimeoutError after `within` seconds."""
+async def until(look: Callable[[], Awaitable[T | None]], *, within: float = 120, stays: bool = False) -> T:
+    """Look until there is something to see; raises TimeoutError after `within` seconds.
+
+    `stays`: it does not go away again, so the longer it takes, the less often one need look.
+    """
+    pause = _LOOK_AGAIN
     async with asyncio.timeout(within):
-        while (seen := await look()) is None:  # noqa: ASYNC110 - what is looked at is elsewhere
-            await asyncio.sleep(_LOOK_AGAIN)
+        while (seen := await look()) is None:
+            await asyncio.sleep(pause)
+            pause = min(pause * _SLOWER, _LOOK_SELDOM) if stays else pause
     return seen
 
 
@@ -156,7 +163,9 @@ class GatewayProcess:
             done = len(found) >= count and all(one["state"] in FINISHED for one in found)
             return found[0]["deploymentId"] if done else None
 
-        newest: dict[str, Any] = await self.query("deployment.one", deploymentId=await until(look, within=within))
+        newest: dict[str, Any] = await self.query(
+            "deployment.one", deploymentId=await until(look, within=within, stays=True)
+        )
         return newest
 
 
