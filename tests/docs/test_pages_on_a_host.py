@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.cli.demo.process import FINISHED, until
 from tests.support.doc_blocks import blocks
 from tests.support.own_host import OwnHost, own_host
 
@@ -39,11 +40,21 @@ async def registry(host: OwnHost) -> AsyncIterator[None]:
     await host.sh("gateway demo registry")
     yield
     await host.sh("gateway apps delete web --yes --follow; gateway demo registry --stop")
+    # The application of a container that was adopted and never replaced leaves it.
+    await host.sh("docker ps --all --quiet | xargs --no-run-if-empty docker rm --force")
 
 
 async def _deployed(host: OwnHost, version: str) -> dict[str, Any]:
-    """Return the container of web, once it runs this version."""
-    shown = orjson.loads(await host.sh("gateway apps show web --json"))
+    """Return the container of web, which runs this version once nothing is under way.
+
+    On a busy machine the registry reports the push after the page's own deployment, and that report is followed too.
+    """
+
+    async def settled() -> dict[str, Any] | None:
+        shown: dict[str, Any] = orjson.loads(await host.sh("gateway apps show web --json"))
+        return shown if shown["deploymentState"] in FINISHED else None
+
+    shown = await until(settled, stays=True)
     assert shown["deploymentState"] in {"succeeded", "unchanged"}, shown["deployments"]
     (found,) = orjson.loads(await host.sh(f"docker inspect {shown['appName']}"))
     assert await _version(host, found["Id"]) == version
@@ -108,7 +119,9 @@ async def test_a_container_of_a_stack_of_portainer_is_moved_as_its_page_says(hos
 
 async def _run(host: OwnHost, name: str, labels: Mapping[str, str], options: str) -> None:
     words = " ".join(f"--label {name}={value}" for name, value in labels.items())
-    await host.sh(f"docker run --detach --name {name} {words} {options} 127.0.0.1:5000/web:latest")
+    # The engine may still have what the test before pushed by the same name.
+    await host.sh(f"docker run --pull always --detach --name {name} {words} {options} 127.0.0.1:5000/web:latest")
+    assert await _version(host, name) == "v1"
 
 
 _COMPOSE = """
@@ -128,8 +141,9 @@ async def test_a_project_of_compose_is_moved_in_both_ways_of_its_page(host: OwnH
     keeps, *leaves = script_of("docs/move-from-compose.md").splitlines()
     compose = "docker-compose --file compose.yaml"
 
-    await host.sh(f"cd shop; {compose} up --detach")
+    await host.sh(f"cd shop; {compose} pull --quiet; {compose} up --detach")
     container = await host.sh(f"cd shop; {compose} ps --quiet web")
+    assert await _version(host, container) == "v1"
     await host.sh("gateway demo push v2")
     await host.sh(keeps.replace("shop-web-1", f"{container} --name web") + "\ngateway deploy web --follow")
     await _deployed(host, "v2")
