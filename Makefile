@@ -74,7 +74,8 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 # Node only where there is none, since it often comes from elsewhere.
 test long: DEBIAN += openssh-server openssl curl zsh fish $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) $(VENV)/.browser ## All tests but the long ones.
-	@$(BIN)/python -m pytest -m "not long" -n 6 --dist loadfile --no-loadscope-reorder
+	@test -d tests/__pycache__ || $(BIN)/python -m pytest --collect-only -qq >/dev/null || true  # else each worker compiles all
+	@$(if $(shell unshare --net true 2>/dev/null && echo yes),$(APART)) $(BIN)/python -m pytest -m "not long" -n 6 --dist loadfile --no-loadscope-reorder
 
 # A browser, and what drives it. Without them, the tests that need them are skipped, and say so.
 $(VENV)/.browser: requirements-ui.txt | $(READY) debian
@@ -115,7 +116,8 @@ scale: setup ## Simulate ENGINES=10000 hosts and three gateways, roll out to ROL
 	@$(BIN)/python -m tests.scale --engines $(or $(ENGINES),10000) --rollouts $(or $(ROLLOUTS),1500) \
 	    --gateways $(or $(GATEWAYS),3) --pull $(or $(PULL),40) --minutes $(or $(MINUTES),15)
 
-# In a network of its own, where no other engine's packet rules are.
+# In a network of its own, where no other engine's packet rules are, nor all connections of this machine: an engine
+# reads those that the kernel tracks, each time a container stops.
 APART := unshare --net sh -c 'ip link set lo up && exec "$$@"' --
 
 faults: setup ## Kill and disturb the gateway at each step of a rollout, on engines of its own; PART selects some of the runs.

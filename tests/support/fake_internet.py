@@ -11,6 +11,7 @@ here                                a network and hosts file of their own
 
 import asyncio
 import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -87,7 +88,8 @@ class Internet:
 @asynccontextmanager
 async def small_internet(place: Path, passwords: Mapping[str, str], **settings: str) -> AsyncIterator[Internet]:
     """Run it all until the block is left; `passwords` are those of its users."""
-    number = secrets.choice([n for n in range(256) if not (Path("/sys/class/net") / f"inet{n}").exists()])
+    taken = {name for _, name in socket.if_nameindex()}
+    number = secrets.choice([n for n in range(256) if f"inet{n}" not in taken])
     net = f"10.216.{number}"
     trust = _certificates(place)
     _write(place / "hosts", _hosts(net))

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class Swarm:
 @asynccontextmanager
 async def swarm_of(count: int) -> AsyncIterator[Swarm]:
     """Run a Swarm of so many nodes until the block is left; nothing of it is left then."""
-    number = secrets.choice([n for n in range(256) if not (Path("/sys/class/net") / f"swarm{n}").exists()])
+    taken = {name for _, name in socket.if_nameindex()}
+    number = secrets.choice([n for n in range(256) if f"swarm{n}" not in taken])
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_bridge(number))
         nodes = [await stack.enter_async_context(_node(number, index)) for index in range(count)]

@@ -1,16 +1,19 @@
 """The real parts are real, and leave nothing behind."""
 
 import asyncio
+import ctypes
 import os
 import signal
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
 import pytest
 from aiohttp import web
 
-from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.engine import free_network, private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
 from gateway.cli.demo.registry import NotificationEndpoint, private_registry
@@ -18,6 +21,8 @@ from gateway.docker.engine.client import connect
 from gateway.model.errors import Failed
 from gateway.store.embedded_postgres import embedded_postgres
 from tests.support.real_parts import SIDE_BY_SIDE
+
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET of unshare(2)
 
 
 def mounted(word: str) -> list[str]:
@@ -35,6 +40,21 @@ async def test_a_private_engine_leaves_nothing_running_or_mounted() -> None:
             assert (await client.identify()).engine_id
     assert mounted(directory) == []
     assert not exists(directory)
+
+
+async def test_a_private_engine_takes_a_network_that_is_free_in_its_own_namespace() -> None:
+    """There /sys still shows the interfaces of the one that it was mounted in."""
+    free = 77
+    taken = "\n".join(f"link add name gateway{number} type bridge" for number in range(256) if number != free)
+
+    def look() -> int:
+        # Of this thread alone, which ends with it.
+        assert ctypes.CDLL(None).unshare(_NEW_NETWORK) == 0
+        subprocess.run(["ip", "-batch", "-"], input=taken.encode(), check=True)
+        return free_network()
+
+    with ThreadPoolExecutor(1) as thread:
+        assert await asyncio.get_running_loop().run_in_executor(thread, look) == free
 
 
 async def test_a_registry_tells_of_a_push_with_the_configured_header(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -140,7 +141,7 @@ async def private_engine(
 @asynccontextmanager
 async def _bridge() -> AsyncIterator[str]:
     """Make a network bridge of its own: engines that share docker0 take it from each other."""
-    number = _free_network()
+    number = free_network()
     name = f"gateway{number}"
     # An address of its own, as docker0 has: else it changes with the containers, and each change makes the kernel
     # forget where they are.
@@ -153,9 +154,10 @@ async def _bridge() -> AsyncIterator[str]:
         await asyncio.shield(ip("link", "delete", name))
 
 
-def _free_network() -> int:
-    taken = {index for index in range(256) if (Path("/sys/class/net") / f"gateway{index}").exists()}
-    return secrets.choice([number for number in range(256) if number not in taken])
+def free_network() -> int:
+    """Return a number that no bridge has in this network namespace; /sys may show the bridges of another one."""
+    taken = {name for _, name in socket.if_nameindex()}
+    return secrets.choice([number for number in range(256) if f"gateway{number}" not in taken])
 
 
 async def ip(*words: str) -> None:
