@@ -374,7 +374,11 @@ class EngineWorker:
         if not recovered and before == identity:
             self._pool_view.record(seen)
             return
-        await self._pool_view.record_now(seen)
+        try:
+            await self._pool_view.record_now(seen)
+        except BaseException:
+            self._interrupted |= recovered  # nothing that waits for it was woken: the next check says it again
+            raise
         if self._unrecorded:
             self._unrecorded = False
             self._pool_view.changed(self, identity)

@@ -15,7 +15,7 @@ from gateway.docker.engine import containers, events
 from gateway.docker.engine.client import EngineIdentity, ReachedEngine
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Status, Swap
-from gateway.model.errors import Code, Failed, Postponed
+from gateway.model.errors import Code, DatabaseUnavailable, Failed, Postponed
 from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import deployments, swaps
 from gateway.store.engines import Seen
@@ -187,6 +187,8 @@ class _Alone:
     def __init__(self, web: Web) -> None:
         self.background_tasks, self.runs = BackgroundTasks(), asyncio.Semaphore()
         self._recorder = Recorder(web.pool)
+        #: how often what answers cannot be recorded
+        self.failures = 0
 
     def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]
@@ -207,6 +209,9 @@ class _Alone:
         host.watch_or_leave()
 
     async def record_now(self, seen: Seen) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise DatabaseUnavailable("it restarts")
         await self._recorder.write([seen])
 
     def record(self, seen: Seen) -> None:
@@ -229,9 +234,10 @@ def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], As
     monkeypatch.setattr(events, "follow", lambda engine: follow() if engine is ours else real(engine))
 
 
+@pytest.mark.parametrize("failures", [0, 1])
 @pytest.mark.parametrize("restarted", ["", "another run", "its events ended"])
-async def test_a_recovered_engine_wakes_its_deployments(
-    web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
+async def test_a_recovered_engine_wakes_its_deployments_although_that_cannot_be_recorded_at_first(
+    web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str, failures: int
 ) -> None:
     monkeypatch.setattr("gateway.worker.engine_worker.POLL_INTERVAL", 0.02)
     breaks = asyncio.Event()
@@ -263,11 +269,13 @@ async def test_a_recovered_engine_wakes_its_deployments(
         " SELECT application_id, deployment_id, 'web', 'c' FROM deployments WHERE application_id = 'port_taken'"
     )
     alone: Any = _Alone(web)
+    alone.failures = 0 if restarted else failures
     host = EngineWorker(web.pool, alone, engine, "unix:///engine")
     life = asyncio.create_task(host.run())
     try:
         engine.answers.set()
         await until(lambda: _now(web, "engine_refused"))
+        alone.failures = failures
         if restarted == "another run":
             await wait_long()
             engine.run = "2"
