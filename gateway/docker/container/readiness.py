@@ -20,7 +20,9 @@ from gateway.model.health_checks import Probe
 # Seconds between two looks: a tenth of the time since the first one, within these bounds. Many containers that prove
 # themselves at once would else take the engine's time from swaps.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
-_LOOK_ALL_THE_SAME = 2.0  # seconds between two looks while events of the engine tell of a change
+# Seconds between two looks while events of the engine tell of a change: an event can be lost, and a stream that hangs
+# tells of none. Without a HEALTHCHECK, mostly one look at the end of the stability window is enough.
+_LOOK_ALL_THE_SAME, _LONGEST_UNSEEN = 2.0, 10.0
 _LATE = 0.005  # seconds, for a clock that ticks slowly
 _MAX_RESTARTS = 2  # when somebody stops it before it is ready
 
@@ -70,7 +72,7 @@ async def _wait_until_ready(
             # Whatever ends the wait is told. The look at its end counts all the same: an event can be lost.
             pause = _LOOK_ALL_THE_SAME
             if container.health is None:
-                pause = max(ran_since + timeouts.stable_window + _LATE - now, _LATE)
+                pause = min(max(ran_since + timeouts.stable_window + _LATE - now, _LATE), _LONGEST_UNSEEN)
         await listener.wait(pause)
 
 

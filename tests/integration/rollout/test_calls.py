@@ -51,10 +51,11 @@ async def test_a_rollout_asks_the_engine_for_little(
     assert made["GET containers/json"] <= 6, made  # before, after, at last; who shares, who has the ports, the image
 
 
-@pytest.mark.parametrize("followed", [True, False])
+@pytest.mark.parametrize("stream", ["followed", "none", "hangs"])
 async def test_a_container_that_ends_is_seen_at_once_by_its_event_and_soon_without_it(
-    dockerd: PrivateEngine, pushes: Pushes, *, followed: bool
+    dockerd: PrivateEngine, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, stream: str
 ) -> None:
+    followed = stream != "none"
     name, digest = pushes.name(), await pushes("v1", behaviour=Behaviour.EXITS_LATER)
     image = f"{name.rpartition(':')[0]}@{digest}"
     timeouts = Timeouts(stable_window=600, health_deadline=600, pull_stall=1, call_margin=1, kept_for=1)
@@ -64,13 +65,17 @@ async def test_a_container_that_ends_is_seen_at_once_by_its_event_and_soon_witho
         async def follow() -> None:
             async for _ in events.follow(engine):
                 follows.set()
+                if stream == "hangs":  # as behind a firewall that forgets a connection without traffic
+                    await asyncio.Event().wait()
 
         follower = asyncio.create_task(follow()) if followed else None
         try:
             if followed:
                 await follows.wait()
+            if stream == "hangs":
+                monkeypatch.setattr(readiness, "_LONGEST_UNSEEN", 0.5)
             await engine.images.pull(image)
-            made = await containers.create(engine, f"ends-{followed}", {"Image": image}, {})
+            made = await containers.create(engine, f"ends-{stream}", {"Image": image}, {})
             await containers.start(engine, made)
             with pytest.raises(Failed) as caught:
                 async with asyncio.timeout(60):  # far less than what it is to run
