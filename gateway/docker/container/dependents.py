@@ -24,6 +24,8 @@ from gateway.single_flight import SingleFlight
 _LOG = structlog.get_logger()
 
 _MAX_INSPECTIONS = 8  # inspections
+# Containers that are remembered. Most of them are gone by then, where nothing has asked for long what is there.
+_MOST_NOTED = 10_000
 _CLOCK_MARGIN = timedelta(seconds=2)
 _GRACE = 10  # seconds to stop a container without its own stop timeout
 # Suffixes of a container that is being replaced: it ran, or it was stopped.
@@ -71,6 +73,8 @@ def note(engine: Engine, inspected: Iterable[Container]) -> None:
     known = _KNOWN.setdefault(engine.original, _Known())
     for one in inspected:
         if one.container_id not in known.shared:
+            if len(known.shared) >= _MOST_NOTED:
+                known.shared.clear()
             known.note(one.container_id, one.inspection["HostConfig"])
 
 

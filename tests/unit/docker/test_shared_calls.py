@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from copy import copy
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -147,3 +148,14 @@ async def test_a_container_that_many_rollouts_ask_about_at_once_is_inspected_onc
     await asyncio.gather(*(dependents.move_to(one, "old", "new") for one in rollouts))
     inspected = [path for path in engine.asked if path != "containers/json"]
     assert sorted(inspected) == sorted(f"containers/{one}/json" for one in engine.there)
+
+
+async def test_what_containers_share_is_remembered_of_so_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependents, "_MOST_NOTED", 100)
+    engine: Any = FakeEngine()
+    for number in range(1000):  # as rollouts come and go where none of them asks what is there
+        made: Any = SimpleNamespace(container_id=str(number), inspection={"HostConfig": {}})
+        dependents.note(engine, [made])
+    remembered = dependents._KNOWN[engine].shared  # noqa: SLF001 - nothing else tells
+    assert len(remembered) <= 100
+    assert "999" in remembered
