@@ -106,8 +106,8 @@ class ContainerRuntime:
 
     async def remove_leftovers(self) -> None:
         there = await self._containers.remove_leftovers()
-        await isolation.sweep(self.engine, self.application)
         self._glance.take(next((one for one in there if one.name == self._name), None))
+        await isolation.sweep(self.engine, self.application)
 
     async def serving(self) -> Serving | None:
         found = (

@@ -1,5 +1,6 @@
 """The runtime recovers from states that only a crash at the wrong moment leaves behind."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.docker.container import isolation
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
@@ -85,6 +87,21 @@ async def test_a_version_without_a_predecessor_keeps_serving(runtime: ContainerR
     serving = await runtime.serving()
     assert serving is not None
     assert (serving.object_id, serving.running) == (swap.new, True)
+
+
+async def test_what_serves_is_looked_at_again_when_removing_what_is_left_took_long(
+    runtime: ContainerRuntime, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = await shown(runtime, pushes, "v1")
+
+    async def slow_sweep(*_: object) -> None:
+        await containers.remove(runtime.engine, swap.new)  # as somebody else does meanwhile
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(isolation, "sweep", slow_sweep)
+    monkeypatch.setattr("gateway.docker.container.runtime._JUST_NOW", 0.01)
+    await runtime.remove_leftovers()
+    assert await runtime.serving() is None
 
 
 async def test_the_new_version_serves_when_the_old_one_cannot_start(
