@@ -23,7 +23,10 @@ from gateway.store.accept import Acceptance, Delivery
 from gateway.store.database import Pool, connect
 from tests.support.databases import create_database, empty
 
-REPOSITORIES = ("docker.io/library/nginx", "r.io/acme/web", "r.io/acme/api", "other.io/acme/web")
+REPOSITORIES = (
+    "docker.io/library/nginx", "r.io/acme/web", "r.io/acme/api", "other.io/acme/web",
+    "localhost:5000/acme/web", "docker.io/acme/web", "r.io/a__b/c.d/e---f",
+)  # fmt: skip
 TAGS = ("latest", "v1.0.0", "v1.1.0", "v2.0.0")
 DIGESTS = (None, Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64))
 ENDPOINTS = ("one", "two")
@@ -40,9 +43,11 @@ APPLICATIONS = """
     INSERT INTO subscriptions (application_id, repository, tag, pattern, from_image) VALUES
         ('a', 'docker.io/library/nginx', 'latest', 'latest', true), ('b', 'r.io/acme/web', 'latest', 'latest', true),
         ('c', 'r.io/acme/web', 'latest', 'latest', true), ('d', 'r.io/acme/api', 'v1.0.0', 'v1.0.0', true),
-        ('f', 'docker.io/library/nginx', 'v1.0.0', 'v1.0.0', true), ('f', 'r.io/acme/web', 'v2.0.0', 'v2.0.0', false);
+        ('f', 'docker.io/library/nginx', 'v1.0.0', 'v1.0.0', true), ('f', 'r.io/acme/web', 'v2.0.0', 'v2.0.0', false)
+"""
+BOTH_ENDPOINTS = """
     INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret) VALUES
-        ('one', 'dockerhub', '', 'one', ''), ('two', 'github', '', 'two', '')
+        ('one', 'dockerhub', '', 'one', ''), ('two', 'github', '', 'two', '') ON CONFLICT DO NOTHING
 """
 POLICY = """
     INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
@@ -74,6 +79,25 @@ CHANGES = (
     "UPDATE delivery_keys SET seen_at = seen_at - interval '1 hour' WHERE $1 <> ''",
     "UPDATE deployments SET image = NULL WHERE status IN ('queued', 'running') AND application_id = $1",
     "DELETE FROM deployments WHERE status NOT IN ('queued', 'running') AND application_id = $1",
+    """UPDATE deployments SET status = 'rolled_back', finished_at = now(), lease_until = NULL
+        WHERE status = 'running' AND application_id = $1""",
+    """UPDATE deployments SET status = 'cancelled', finished_at = now(), lease_until = NULL
+        WHERE status = 'queued' AND application_id = $1""",
+    "UPDATE delivery_keys SET seen_at = seen_at + interval '1 hour' WHERE $1 <> ''",  # the clock was set back
+    "UPDATE delivery_keys SET seen_at = seen_at - interval '4 minutes' WHERE $1 <> ''",
+    """DELETE FROM deliveries WHERE $1 <> ''
+          AND delivery_id IN (SELECT delivery_id FROM deliveries ORDER BY delivery_id LIMIT 4)""",
+    "UPDATE endpoints SET enabled = NOT enabled WHERE endpoint_id = CASE WHEN $1 < 'c' THEN 'one' ELSE 'two' END",
+    "DELETE FROM endpoints WHERE endpoint_id = CASE WHEN $1 < 'c' THEN 'one' ELSE 'two' END",  # it is made again below
+    """INSERT INTO subscriptions (application_id, repository, tag, pattern)
+       VALUES ($1, 'other.io/acme/web', 'v1.1.0', 'v1.1.0') ON CONFLICT DO NOTHING""",
+    """INSERT INTO subscriptions (application_id, repository, tag, pattern)
+       VALUES ($1, 'r.io/acme/web', 'v1.0.0', 'v1.0.0') ON CONFLICT DO NOTHING""",
+    """INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
+       VALUES ($1, 'other.io/acme/web', '', 'glob', 'v2*') ON CONFLICT DO NOTHING""",
+    "DELETE FROM subscriptions WHERE application_id = $1 AND NOT from_image",
+    "DELETE FROM subscriptions WHERE application_id = $1",
+    "UPDATE applications SET desired = 'deleted' WHERE application_id = $1",
 )
 
 ROWS = (
@@ -125,7 +149,8 @@ class Side:
 
     async def ingest(self, delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> ingest.Receipt:
         monkeypatch.setattr(ingest, "new_id", lambda: delivery.delivery_id)
-        notification = Notification(delivery.pushes, delivery.ignored, delivery.key, delivery.may_repeat)
+        signed = delivery.key.startswith("signed")
+        notification = Notification(delivery.pushes, delivery.ignored, delivery.key, delivery.may_repeat, signed)
         # The key is given; whether it is an id or a hash shows in how long it is valid.
         monkeypatch.setattr(ingest, "delivery_key", lambda *_: (delivery.key, delivery.key_window))
         endpoint = await self.endpoint(delivery.endpoint_id)
@@ -148,15 +173,15 @@ async def sides(web_postgres: str, worker_id: str) -> AsyncIterator[list[Side]]:
 
 def random_delivery(random: Random, number: int) -> Delivery:
     images = random.sample([(one, tag) for one in REPOSITORIES for tag in TAGS], random.choice([0, 1, 1, 1, 1, 2, 3]))
-    by_id = random.random() < 0.5
+    kind, of = random.choice(("id", "id", "sha256", "sha256", "signed")), random.choice((2 * number + 2, 3))
     return Delivery(
         delivery_id=new_id(),
         endpoint_id=random.choice(ENDPOINTS),
         endpoint_version="",
         source="",
-        key=f"id {random.randrange(2 * number + 2)}" if by_id else f"sha256:{random.randrange(2 * number + 2)}",
-        key_window=None if by_id else timedelta(minutes=10),
-        may_repeat=not by_id and random.random() < 0.3,
+        key=f"{kind}:{random.randrange(of)}",
+        key_window=timedelta(minutes=10) if kind == "sha256" else None,
+        may_repeat=kind != "id" and random.random() < 0.3,
         headers={"number": str(number)},
         body=str(number).encode(),
         pushes=tuple(PushEvent(Repository.parse(one), Tag(tag), random.choice(DIGESTS)) for one, tag in images),
@@ -164,8 +189,8 @@ def random_delivery(random: Random, number: int) -> Delivery:
     )
 
 
-async def accept(side: Side, batch: Sequence[Delivery], subscribed: dict[str, str]) -> list[bool]:
-    """Accept a batch, and return which of it was decided."""
+async def accept(side: Side, batch: Sequence[Delivery], subscribed: dict[str, str]) -> list[Acceptance]:
+    """Accept a batch, and return what was decided of each."""
     known = []
     for one in batch:
         endpoint = await side.endpoint(one.endpoint_id)
@@ -174,7 +199,13 @@ async def accept(side: Side, batch: Sequence[Delivery], subscribed: dict[str, st
         accepted = await store.accept(connection, known, subscribed)
     for acceptance in accepted:
         subscribed.update(acceptance.subscribed)
-    return [acceptance.verdict is not None for acceptance in accepted]
+    return accepted
+
+
+def told(answer: Acceptance | Receipt) -> tuple[object, ...]:
+    """Return what a sender is told; the ids of deployments differ between databases."""
+    applications = sorted(application_id for _, application_id in answer.deployments)
+    return answer.verdict, answer.duplicate_of, applications, answer.ignored
 
 
 def replaced(delivery: Delivery, **fields: Any) -> Delivery:
@@ -187,6 +218,7 @@ async def run_history(sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPa
     batched, alone = sides
     for side in sides:
         await side.pool.execute(APPLICATIONS)
+        await side.pool.execute(BOTH_ENDPOINTS)
         if seed % 3 == 0:
             await side.pool.execute(POLICY)
     number = decided = 0
@@ -195,20 +227,28 @@ async def run_history(sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPa
         for _ in range(random.choice([1, 2, 5, 12])):
             batch.append(random_delivery(random, number))
             number += 1
-        done = await accept(batched, batch, subscribed)
-        decided += sum(done)
-        left = [one for one, was_decided in zip(batch, done, strict=True) if not was_decided]
+        answers = list(zip(batch, await accept(batched, batch, subscribed), strict=True))
+        left = [one for one, answer in answers if answer.verdict is None]
+        decided += len(batch) - len(left)
         for one in left:
             await batched.ingest(one, monkeypatch)
-        for one in [*(one for one in batch if one not in left), *left]:
+        for one, answer in answers:
+            if answer.verdict is not None:
+                assert told(answer) == told(await alone.ingest(one, monkeypatch)), f"seed {seed}: {one}"
+        for one in left:
             await alone.ingest(one, monkeypatch)
         rows, expected = await batched.rows(), await alone.rows()
         assert rows == expected, f"seed {seed}, after {number} deliveries"
-        for _ in range(random.randrange(4)):
-            change, application = random.choice(CHANGES), random.choice("abcdf")
-            for side in sides:
-                await side.pool.execute(change, application)
+        await change_both(sides, random)
     return decided, number
+
+
+async def change_both(sides: list[Side], random: Random) -> None:
+    for _ in range(random.randrange(4)):
+        change, application = random.choice(CHANGES), random.choice("abcdf")
+        for side in sides:
+            await side.pool.execute(change, application)
+            await side.pool.execute(BOTH_ENDPOINTS)
 
 
 async def clear(sides: list[Side]) -> None:
@@ -245,6 +285,7 @@ async def test_batches_of_many_histories_leave_the_rows_of_single_deliveries(
 @pytest.fixture
 async def side(sides: list[Side]) -> Side:
     await sides[0].pool.execute(APPLICATIONS)
+    await sides[0].pool.execute(BOTH_ENDPOINTS)
     return sides[0]
 
 
