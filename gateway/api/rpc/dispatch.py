@@ -97,9 +97,14 @@ async def run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
 
 
 def plain(value: Any) -> Any:
-    """Return dictionaries in place of models, and of models in a list. What else is answered is plain already."""
+    """Return dictionaries in place of models, and of models in a list. What else is answered is plain already.
+
+    A list is changed, so that each model is released before the next dictionary is made: there may be thousands.
+    """
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        for place, one in enumerate(value):
+            value[place] = plain(one)
+        return value
     return value.model_dump(warnings=False) if isinstance(value, BaseModel) else value
 
 
