@@ -7,7 +7,7 @@ from gateway.model.api_keys import Grants
 from gateway.model.errors import Forbidden, InvalidInput
 from gateway.queue import release
 from gateway.queue.release import MOST_MEMBERS, Requested, Wish
-from gateway.store import application_summaries, environments, groups, resource_owners
+from gateway.store import application_summaries, environments, groups, releases, resource_owners
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.groups import Group
@@ -53,6 +53,7 @@ async def create_group(pool: Pool, change: GroupChange, grants: Grants | None = 
             connection, name=change.name or "", description=change.description or "", settle=change.settle or None
         )
         await groups.replace_members(connection, group_id, waves)
+        await releases.notify(connection)  # its pushes may be gathered from now on
         return await groups.select_group(connection, group_id)
 
 
@@ -72,6 +73,7 @@ async def update_group(pool: Pool, group_id: str, change: GroupChange, grants: G
             settle=before.settle if change.settle is None else change.settle or None,
         )
         await groups.replace_members(connection, group_id, waves)
+        await releases.notify(connection)  # its pushes may be gathered from now on
         return await groups.select_group(connection, group_id)
 
 

@@ -208,6 +208,18 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
     return {row["deployment_id"]: row["cancelled"] for row in rows}
 
 
+async def select_overlong(connection: Connection) -> bool:
+    """Tell whether a lease or a monitor window lasts longer than its length from now on: the clock was set back."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (SELECT FROM deployments WHERE status = 'running' AND lease_until > now() + lease_length)
+                OR EXISTS (SELECT FROM watches WHERE until > now() + length)
+            """
+        )
+    )
+
+
 async def shorten_leases(connection: Connection) -> None:
     """Shorten leases that last longer than their length from now on: there, the clock was set back.
 

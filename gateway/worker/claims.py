@@ -32,10 +32,8 @@ async def claim(
     unavailable. Returns nothing where a newer release of the gateway has migrated the database.
     """
     while True:
-        if await migrate.select_newer(connection) is not None:
-            return []
         chosen = await _choose(connection, owner, choose, running_ids, most)
-        if not chosen:
+        if not chosen or await migrate.select_newer(connection) is not None:
             return []
         found = await leases.claim_deployments(connection, owner, chosen, timedelta(seconds=lease))
         claimed = [one for one in found if one is not None]

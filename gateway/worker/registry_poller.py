@@ -62,7 +62,7 @@ class RegistryPoller:
         """Poll one due target of each registry; return how many were polled."""
         now = time.monotonic()
         self._cooling_until = {domain: until for domain, until in self._cooling_until.items() if until > now}
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             if now - self._merged_at > _MERGE_INTERVAL:
                 await poll_targets.merge_poll_targets(connection, self._intervals)
                 self._merged_at = now

@@ -17,9 +17,11 @@ from gateway.worker.metrics import RELEASE_OUTCOMES, RELEASES
 
 _LOG = structlog.get_logger()
 
+_IDLE_INTERVAL = 5.0  # seconds, while there is nothing to advance: what begins sends a notification
+
 
 class ReleaseCoordinator:
-    """Looks at all open releases when one of their deployments has changed, and once a second."""
+    """Looks at all open releases when one of their deployments has changed, and once a second while there is one."""
 
     def __init__(self, pool: Pool, alerts: AlertSink) -> None:
         self._pool = pool
@@ -33,16 +35,16 @@ class ReleaseCoordinator:
     async def advance_forever(self) -> None:
         while True:
             self._woken.clear()
-            await self.advance_all()
+            any_open = await self.advance_all()
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL):
+                async with asyncio.timeout(POLL_INTERVAL if any_open else _IDLE_INTERVAL):
                     await self._woken.wait()
 
-    async def advance_all(self) -> None:
-        """Bring each open release as far as it can go now."""
+    async def advance_all(self) -> bool:
+        """Bring each open release as far as it can go now; return whether there is one, or one may be gathered."""
         async with statement(self._pool) as connection:
             if not await releases.select_any(connection):
-                return
+                return False
             settled = await groups.select_settled(connection)
         for group_id in settled:
             with isolate_failures("releases", group_id):
@@ -54,6 +56,7 @@ class ReleaseCoordinator:
             with isolate_failures("releases", release_id):
                 while (advanced := await release.advance(self._pool, release_id)) is not None and advanced.changed:
                     self._report(advanced)
+        return True
 
     def _report(self, advanced: Advanced) -> None:
         before, why = advanced.before, advanced.reason

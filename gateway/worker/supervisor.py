@@ -176,8 +176,9 @@ class Supervisor:
             # Each statement for itself: what the first one locks, all running rollouts write to.
             async with statement(self._pool) as connection:
                 owned = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
-                await leases.shorten_leases(connection)
-                await watches.shorten_watches(connection)
+                if await leases.select_overlong(connection):  # hardly ever
+                    await leases.shorten_leases(connection)
+                    await watches.shorten_watches(connection)
             for deployment_id in (one for one, cancelled in owned.items() if cancelled):
                 if run := self._running.get(deployment_id):
                     run.execution.cancel()

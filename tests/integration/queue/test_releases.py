@@ -1,5 +1,6 @@
 """Releases in the database: what is claimed, what waits, and what a member's other requests do."""
 
+import asyncio
 import random
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -9,7 +10,10 @@ import pytest
 from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Code, Reason
 from gateway.queue import release
-from gateway.store import groups, leases, release_deployments
+from gateway.store import groups, leases, release_deployments, releases
+from gateway.store.database import listen
+from gateway.worker.alerts import AlertQueue
+from gateway.worker.releases import ReleaseCoordinator
 from tests.support.api_client import Web
 from tests.support.rehearsal import ENGINE, Rehearsal
 
@@ -193,6 +197,22 @@ async def test_pushes_of_a_group_that_settles_go_out_as_one_release(rehearsal: R
     await rehearsal.work(alone)
     await rehearsal.work_until_idle()
     assert (await rehearsal.one(release_id))["state"] == "succeeded"
+
+
+async def test_releases_are_looked_at_as_soon_as_a_group_gathers_and_rarely_while_none_does(
+    rehearsal: Rehearsal,
+) -> None:
+    pool, woken = rehearsal.web.pool, asyncio.Event()
+    coordinator = ReleaseCoordinator(pool, AlertQueue([]))
+    assert not await coordinator.advance_all()
+    async with listen(pool, {releases.CHANNEL: woken.set}):
+        group_id = await rehearsal.group({"a": 1, "b": 2})
+        await woken.wait()
+        assert not await coordinator.advance_all(), "it does not gather"
+        woken.clear()
+        await rehearsal.web.mutate("group.update", groupId=group_id, settle=5)
+        await woken.wait()
+    assert await coordinator.advance_all()
 
 
 async def test_an_application_is_in_one_open_release(rehearsal: Rehearsal) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from gateway.model.deployments import Deployment, LeaseLost, Swap
@@ -33,6 +34,18 @@ async def first(web: Web) -> Deployment:
     claimed = await claim(web, "first", lease=0)
     assert claimed is not None
     return claimed
+
+
+async def test_a_gateway_asks_one_question_while_nothing_is_due(web: Web) -> None:
+    statements: list[str] = []
+
+    def listen(query: asyncpg.connection.LoggedQuery) -> None:
+        statements.append(query.query)
+
+    async with web.pool.acquire() as connection:
+        with connection.query_logger(listen):
+            assert not await claims.claim(connection, owner="first", choose=lambda _: ENGINE, running_ids=(), lease=9)
+    assert len(statements) == 1
 
 
 async def test_what_a_gateway_works_on_still_it_does_not_claim_again(web: Web, first: Deployment) -> None:

@@ -26,7 +26,9 @@ async def test_a_lease_never_exceeds_its_length(web: Web, first: Deployment) -> 
     await step_back(web, "lease_until")
     assert await claim(web, "second", lease=9) is None
     async with web.pool.acquire() as connection:
+        assert await leases.select_overlong(connection)
         await leases.shorten_leases(connection)
+        assert not await leases.select_overlong(connection)
     again = await claim(web, "second", lease=9)
     assert again is not None
     assert again.deployment_id == first.deployment_id
@@ -35,8 +37,11 @@ async def test_a_lease_never_exceeds_its_length(web: Web, first: Deployment) -> 
 async def test_a_monitor_window_never_exceeds_its_length(web: Web, first: Deployment) -> None:
     async with web.pool.acquire() as connection:
         await watches.insert_watch(connection, first, "an id", 0, timedelta(seconds=60))
+        assert not await leases.select_overlong(connection)
         await connection.execute("UPDATE watches SET until = until + interval '1 hour'")
+        assert await leases.select_overlong(connection)
         await watches.shorten_watches(connection)
+        assert not await leases.select_overlong(connection)
         left = await connection.fetchval("SELECT until - now() FROM watches")
         assert left <= timedelta(seconds=60)
         await connection.execute("UPDATE watches SET until = until - interval '30 seconds'")

@@ -197,18 +197,18 @@ async def test_a_known_engine_is_claimed_for_before_it_is_recorded_that_it_answe
 
 async def test_no_rollout_waits_for_a_heartbeat_that_takes_long(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     written = asyncio.Event()
-    shorten_leases = leases.shorten_leases
+    select_overlong = leases.select_overlong
 
-    async def write_meanwhile(connection: Connection) -> None:
+    async def write_meanwhile(connection: Connection) -> bool:
         async with hosts.pool.acquire() as rollout, rollout.transaction():
             await rollout.execute("SET LOCAL lock_timeout = '1s'")
             if await rollout.fetch("UPDATE deployments SET waits_for = NULL WHERE status = 'running' RETURNING 1"):
                 written.set()
-        await shorten_leases(connection)
+        return await select_overlong(connection)
 
     for engine in hosts.fleet.engines.values():
         engine.delays = replace(QUICK, pull=(2.0, 2.0))
-    monkeypatch.setattr(leases, "shorten_leases", write_meanwhile)
+    monkeypatch.setattr(leases, "select_overlong", write_meanwhile)
     async with gateway(hosts.pool):
         await hosts.ask()
 
