@@ -93,7 +93,7 @@ class _Told:
     def take(self, line: bytes) -> None:
         if not self.listeners:
             return
-        with suppress(ValueError, TypeError, AttributeError):  # of another engine's making
+        with suppress(ValueError, TypeError, AttributeError, LookupError):  # of another engine's making
             event = orjson.loads(line)
             if event.get("Action") not in _HARMLESS:
                 for listener in self.listeners.get(event["Actor"]["ID"], ()):
