@@ -432,6 +432,25 @@ async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deploy
     assert tuple(await side.pool.fetchrow(counts) or ()) == (2, 180)
 
 
+async def test_of_repetitions_that_gateways_accept_at_once_one_is_the_first(side: Side) -> None:
+    acceptors, endpoint, notification = (
+        [Acceptor(side.pool) for _ in range(3)],
+        await side.endpoint("one"),
+        push("x/new"),
+    )
+
+    async def send(number: int) -> Receipt:
+        receipt = await acceptors[number % 3].accept(endpoint, b"same", notification, {}, within=30)
+        return receipt or await ingest.ingest_delivery(side.pool, endpoint, b"same", notification)
+
+    receipts = await asyncio.gather(*map(send, range(60)))
+    (first,) = [one for one in receipts if one.duplicate_of is None]
+    assert {(one.verdict, one.duplicate_of) for one in receipts if one is not first} == {
+        ("duplicate", first.delivery_id)
+    }
+    assert {one.ignored for one in receipts} == {first.ignored}
+
+
 async def test_an_image_that_a_crowd_follows_is_in_no_batch(side: Side) -> None:
     await side.pool.execute(
         """
@@ -578,9 +597,12 @@ async def test_batches_of_senders_that_wait_for_their_answers_become_equal(
 )
 async def test_a_delivery_of_an_endpoint_that_has_changed_is_not_accepted(side: Side, change: str) -> None:
     acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    repeated = push("x.io/acme/new")  # it deploys nothing, the second time either
+    assert await acceptor.accept(endpoint, b"repeated", repeated, {}, within=30)
     await side.pool.execute(change)
     assert await acceptor.accept(endpoint, b"1", push("nginx"), {}, within=30) is None
-    assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 0
+    assert await acceptor.accept(endpoint, b"repeated", repeated, {}, within=30) is None
+    assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 1
 
 
 async def test_a_delivery_read_before_a_change_is_not_accepted_beside_one_read_after_it(side: Side) -> None:
