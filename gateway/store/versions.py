@@ -68,15 +68,6 @@ async def select_kept(connection: Connection, application_id: str) -> dict[str, 
     }
 
 
-async def update_version(connection: Connection, vault: Vault, deployment_id: str, ran: Application) -> None:
-    """Store the configuration that the deployment ran its image with."""
-    await connection.execute(
-        "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
-        deployment_id,
-        encrypt_version(vault, deployment_id, ran),
-    )
-
-
 def encrypt_version(vault: Vault, deployment_id: str, ran: Application) -> bytes:
     """Return the configuration that the deployment ran its image with, to store it in its row."""
     return vault.encrypt(_dump(ran), _place(deployment_id))

@@ -5,8 +5,9 @@ import pytest
 
 from gateway.model.deployments import Kind
 from gateway.model.reference import Digest
-from gateway.store import applications, versions
+from gateway.store import applications
 from tests.support.api_client import VAULT, Web
+from tests.support.served_versions import record_version
 
 PORT = {"publishedPort": 3000, "targetPort": 80}
 FILE = {"type": "file", "mountPath": "/etc/web.conf", "content": "password = hunter2"}
@@ -228,7 +229,7 @@ async def serve(web: Web) -> None:
             str(found.reference),
             Digest("sha256:" + "a" * 64),
         )
-        await versions.update_version(connection, VAULT, deployment_id, found)
+        await record_version(connection, deployment_id, found)
 
 
 async def test_a_change_says_what_the_next_deployment_will_change(web: Web) -> None:

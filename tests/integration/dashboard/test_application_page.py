@@ -8,11 +8,12 @@ from gateway.dashboard.image_labels import read_labels
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.api_keys import Permission
 from gateway.model.reference import Digest
-from gateway.store import applications, versions
+from gateway.store import applications
 from gateway.store.database import transaction
 from tests.integration.dashboard.test_pages import signed_in
 from tests.integration.dashboard.visitor import Visitor
 from tests.support.api_client import VAULT, Web
+from tests.support.served_versions import record_version
 
 OLD, NEW = Digest("sha256:" + "0a" * 32), Digest("sha256:" + "0b" * 32)
 
@@ -40,7 +41,7 @@ async def serve(web: Web, application_id: str, digest: Digest) -> str:
             digest,
         )
         ran = await applications.select_application(connection, VAULT, application_id)
-        await versions.update_version(connection, VAULT, deployment_id, ran)
+        await record_version(connection, deployment_id, ran)
     return deployment_id
 
 

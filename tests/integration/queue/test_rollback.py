@@ -8,6 +8,7 @@ from gateway.model.reference import Digest
 from gateway.queue import enqueue
 from gateway.store import applications, queue, versions
 from tests.support.api_client import VAULT, Web
+from tests.support.served_versions import record_version
 
 IMAGE = "registry.example.com/web:latest"
 PUSH = {"push_data": {"tag": "latest"}, "repository": {"repo_name": "acme/web"}}
@@ -29,7 +30,7 @@ async def served(web: Web, number: int) -> str:
             digest,
             number,
         )
-        await versions.update_version(connection, VAULT, made, application)
+        await record_version(connection, made, application)
     return str(made)
 
 

@@ -13,10 +13,11 @@ from gateway.model.deployments import LeaseLost
 from gateway.model.errors import AtGate, Code, Failed, Postponed
 from gateway.model.gates import Candidate, Decision, GateSetting, Verdict, passed, unknown
 from gateway.queue import cancel, enqueue
-from gateway.store import applications, deployments, gate_verdicts, gates, queue, versions
+from gateway.store import applications, deployments, gate_verdicts, gates, queue
 from tests.support.api_client import VAULT, Web
 from tests.support.gatekeeping import Attempts, digest
 from tests.support.rollout_env import RecordedAlerts
+from tests.support.served_versions import record_version
 from tests.support.told_gate import PASSES, REFUSES, WAITS, Told
 
 
@@ -328,7 +329,7 @@ async def test_the_gateways_own_rollback_goes_ahead_of_what_waits_at_a_gate_and_
     told.answers["it"] = WAITS
     waits = await deploy(web)
     async with web.pool.acquire() as connection:
-        await versions.update_version(connection, VAULT, served.deployment_id, application)
+        await record_version(connection, served.deployment_id, application)
         assert not await queue.is_free(connection, "web")
         await attempts.run(digest(2))
         assert await queue.is_free(connection, "web")  # to heal it, among others
