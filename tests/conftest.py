@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Generator
 from functools import cache
@@ -30,6 +31,9 @@ pytest_plugins = (
 
 
 def pytest_configure() -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and then all that tests start would ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # By default each exception is drawn with all local variables, which takes longer than most tests do.
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
