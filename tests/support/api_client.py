@@ -156,7 +156,7 @@ async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
 
 _TABLES = (
     *("applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys"),
-    *("groups", "releases"),
+    *("groups", "releases", "engines"),
 )
 
 

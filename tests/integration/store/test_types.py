@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from gateway.store.database import connect
 from tests.support.api_client import Web
 
 _OTHER_TYPES = """
@@ -38,10 +39,13 @@ async def test_enums_and_arrays_are_read_and_written(web: Web) -> None:
     assert given == tuple(row)
 
 
-async def test_an_unknown_type_costs_one_short_question(web: Web) -> None:
-    async with web.pool.acquire() as connection:
-        await connection.fetchval("SELECT $1::verdict[]", ["queued"])
-        prepared = await connection.fetch("SELECT statement FROM pg_prepared_statements")
-    asked = [row["statement"] for row in prepared if "$1::oid[]" in row["statement"]]
-    assert len(asked) == 1
-    assert "RECURSIVE" not in asked[0]
+async def test_an_unknown_type_costs_a_pool_one_short_question(web_postgres: str) -> None:
+    async with connect(web_postgres) as pool, pool.acquire() as first, pool.acquire() as second:
+        questions = []
+        for connection in (first, second):
+            await connection.fetchval("SELECT $1::verdict[]", ["queued"])
+            prepared = await connection.fetch("SELECT statement FROM pg_prepared_statements")
+            questions.append([row["statement"] for row in prepared if "$1::oid[]" in row["statement"]])
+    (asked,), again = questions
+    assert "RECURSIVE" not in asked
+    assert again == []
