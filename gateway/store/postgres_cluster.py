@@ -42,7 +42,7 @@ from gateway.store.postgres_programs import (
     user_name,
 )
 
-_ROLE = "postgres"
+_ROLE, _PASSWORD = "postgres", "gateway.password"
 _HBA = "# Written by the gateway at each start.\nlocal all all scram-sha-256\n"
 #: the command that tells whether a user can enter the directory and run the server
 _REACH = 'cd -- "$1" && exec "$2" --version'
@@ -180,20 +180,22 @@ class Cluster:
             raise Unavailable(f"{self.directory} is not empty and has no database: move its files elsewhere")
         for left in self._data_dir.glob(".postgres-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix=".postgres-", dir=self._data_dir))
+        place = Path(tempfile.mkdtemp(prefix=".postgres-", dir=self._data_dir))
         try:
-            account.give(draft)
+            account.give(place)
+            draft, password = place / "data", place / _PASSWORD
+            write_private(password, secrets.token_urlsafe(32) + "\n", account)
             locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-            made = ("-U", _ROLE, "--auth=reject", "--encoding=UTF8", *locale, "-D", str(draft))
+            made = ("-U", _ROLE, "--auth=reject", f"--pwfile={password}", "--encoding=UTF8", *locale, "-D", str(draft))
             account.run([str(initdb), *made], cwd=self.directory)
+            password.rename(draft / _PASSWORD)
             held.enter_context(exclusive(draft))  # it becomes the directory now
             draft.rename(self.directory)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _lock_up(self, postgres: Path, account: ServerAccount) -> None:
-        """Require a password for each connection; an earlier version accepted all that reached the socket."""
+        """Require a password for each connection. An earlier version set none: all that reached the socket came in."""
         write_private(self.directory / "pg_hba.conf", _HBA, account)
         if self._password.exists():
             return
@@ -249,7 +251,7 @@ class Cluster:
 
     @property
     def _password(self) -> Path:
-        return self.directory / "gateway.password"
+        return self.directory / _PASSWORD
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -297,7 +299,7 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
     """Wait until the condition holds; return whether it did within so many seconds."""
     until = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < until:
-        time.sleep(0.02)
+        time.sleep(0.005)
     return held
 
 
