@@ -288,7 +288,7 @@ class Cluster:
             else:
                 return theirs
         apart = Path(__file__).with_name("unprivileged.py")
-        return ServerAccount(words=(sys.executable, "-I", str(apart), str(unprivileged_user())))
+        return ServerAccount(words=(sys.executable, "-I", "-S", str(apart), str(unprivileged_user())))
 
 
 def _reap() -> None:
