@@ -20,8 +20,8 @@ from gateway.model.health_checks import Probe
 # Seconds between two looks: a tenth of the time since the first one, within these bounds. Many containers that prove
 # themselves at once would else take the engine's time from swaps.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
-# Seconds between two looks while events of the engine tell of a change: an event can be lost, and a stream that hangs
-# tells of none. Without a HEALTHCHECK, mostly one look at the end of the stability window is enough.
+# Seconds between two looks while the engine's events are followed: an event can be lost, and a stream can hang. Without
+# a HEALTHCHECK, one look at the end of the stability window is mostly enough.
 _LOOK_ALL_THE_SAME, _LONGEST_UNSEEN = 2.0, 10.0
 _LATE = 0.005  # seconds, for a clock that ticks slowly
 _MAX_RESTARTS = 2  # when somebody stops it before it is ready
@@ -34,7 +34,7 @@ async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts
 
     A container that somebody stopped is started again. When the engine restarts, this raises Postponed.
     """
-    with events.told_of(engine, container_id) as listener:
+    with events.listen_to(engine, container_id) as listener:
         container = await _wait_until_ready(engine, container_id, timeouts, probe, listener)
     await _refuse_another_image(engine, container)
 
@@ -69,7 +69,7 @@ async def _wait_until_ready(
             raise Failed(waits.code, f"{waits.message}; given up after {timeouts.health_deadline:.0f} s")
         pause = min(max(_SHORTEST_PAUSE, (now - began) / 10), _LONGEST_PAUSE)
         if listener.hears and probe is None and not container.paused:
-            # Whatever ends the wait is told. The look at its end counts all the same: an event can be lost.
+            # An event ends the wait early. The look at its end decides: an event can be lost.
             pause = _LOOK_ALL_THE_SAME
             if container.health is None:
                 pause = min(max(ran_since + timeouts.stable_window + _LATE - now, _LATE), _LONGEST_UNSEEN)

@@ -61,21 +61,21 @@ class _Glance:
 
     _container: Container | None = None
     _at: float = 0.0
-    #: whether it was listed for another purpose, and nobody has been told yet what serves
-    _is_untold: bool = False
+    #: whether it was listed for another purpose, and `serving` has not answered with it yet
+    _is_unused: bool = False
 
     def take(self, listed: Container | None) -> None:
         """Keep the container from a list, for the next question of what serves."""
         self.keep(listed)
-        self._is_untold = True
+        self._is_unused = True
 
     def keep(self, inspected: Container | None) -> None:
-        self._container, self._at, self._is_untold = inspected, time.monotonic(), False
+        self._container, self._at, self._is_unused = inspected, time.monotonic(), False
 
     def give(self) -> Container | None:
         """Return the container if it was listed a moment ago. The next time, somebody has to look again."""
-        untold, self._is_untold = self._is_untold, False
-        return self._container if untold and time.monotonic() - self._at < _JUST_NOW else None
+        unused, self._is_unused = self._is_unused, False
+        return self._container if unused and time.monotonic() - self._at < _JUST_NOW else None
 
     def recall(self, container_id: str) -> Container | None:
         """Return this container if it was inspected a moment ago."""

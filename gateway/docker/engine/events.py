@@ -27,40 +27,40 @@ _LEFT = {"type": ["network"], "event": ["disconnect"]}
 
 # After these, a container that runs still runs, and is as well as before.
 _HARMLESS = frozenset({"create", "start", "rename", "update"})
-_LONGEST_LINE = 1024**2  # bytes; of a longer one nobody is told
+_LONGEST_LINE = 1024**2  # bytes; a longer one reaches no listener
 
 
 async def follow(engine: Engine) -> AsyncGenerator[None, None]:
     """Yield when the subscription begins, and for each event, until the connection ends.
 
-    Whoever asks about a container with `told_of` is told of its events meanwhile. Raises Postponed when the connection
+    Whoever asks about a container with `listen_to` hears of its events meanwhile. Raises Postponed when the connection
     breaks.
     """
-    told = _TOLD.setdefault(engine.original, _Told())
+    listeners = _LISTENERS.setdefault(engine.original, _Listeners())
     async with _subscribed(engine, _WATCHED) as response:
-        with told.followed():
+        with listeners.followed():
             yield  # events before this point were not received
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 rest = rest if len(rest) < _LONGEST_LINE else b""
                 for line in lines:
-                    told.take(line)
+                    listeners.take(line)
                 if chunk.strip():
                     yield
 
 
 class Listener:
-    """Is told of events of one container."""
+    """Hears of events of one container."""
 
-    def __init__(self, told: "_Told") -> None:
-        self._told = told
+    def __init__(self, all_of_engine: "_Listeners") -> None:
+        self._all = all_of_engine
         self.event = asyncio.Event()
 
     @property
     def hears(self) -> bool:
         """Whether the engine's events are followed now."""
-        return self._told.streams > 0
+        return self._all.streams > 0
 
     async def wait(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as something has happened that may concern how the container runs.
@@ -74,11 +74,11 @@ class Listener:
 
 
 @dataclass(slots=True, eq=False)
-class _Told:
-    """Who is told of events of which container, and by how many streams."""
+class _Listeners:
+    """The listeners to the events of an engine by container, and how many streams are followed."""
 
     streams: int = 0
-    listeners: defaultdict[str, set[Listener]] = field(default_factory=lambda: defaultdict(set))
+    by_container: defaultdict[str, set[Listener]] = field(default_factory=lambda: defaultdict(set))
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -87,34 +87,34 @@ class _Told:
             yield
         finally:
             self.streams -= 1
-            for listener in set().union(*self.listeners.values()):
+            for listener in set().union(*self.by_container.values()):
                 listener.event.set()
 
     def take(self, line: bytes) -> None:
-        if not self.listeners:
+        if not self.by_container:
             return
         with suppress(ValueError, TypeError, AttributeError, LookupError):  # of another engine's making
             event = orjson.loads(line)
             if event.get("Action") not in _HARMLESS:
-                for listener in self.listeners.get(event["Actor"]["ID"], ()):
+                for listener in self.by_container.get(event["Actor"]["ID"], ()):
                     listener.event.set()
 
 
-_TOLD: WeakKeyDictionary[Engine, _Told] = WeakKeyDictionary()
+_LISTENERS: WeakKeyDictionary[Engine, _Listeners] = WeakKeyDictionary()
 
 
 @contextmanager
-def told_of(engine: Engine, container_id: str) -> Iterator[Listener]:
+def listen_to(engine: Engine, container_id: str) -> Iterator[Listener]:
     """Listen for events of a container while the block runs."""
-    told = _TOLD.setdefault(engine.original, _Told())
-    listener = Listener(told)
-    told.listeners[container_id].add(listener)
+    listeners = _LISTENERS.setdefault(engine.original, _Listeners())
+    listener = Listener(listeners)
+    listeners.by_container[container_id].add(listener)
     try:
         yield listener
     finally:
-        told.listeners[container_id].discard(listener)
-        if not told.listeners[container_id]:
-            del told.listeners[container_id]
+        listeners.by_container[container_id].discard(listener)
+        if not listeners.by_container[container_id]:
+            del listeners.by_container[container_id]
 
 
 async def follow_leaving(engine: Engine, network: str) -> AsyncGenerator[str, None]:

@@ -1,4 +1,4 @@
-"""Whoever waits for a container is told of its events, in whatever pieces and beside whatever others they come."""
+"""A listener hears of the events of its container, in whatever pieces and beside whatever others they come."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ class FakeEngine:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "told"),
+    ("pieces", "concerned"),
     [
         ([DIES], True),
         ([DIES[:20], DIES[20:50], DIES[50:]], True),
@@ -51,12 +51,12 @@ class FakeEngine:
         ([b" " * 2**20, b" " * 2**20 + b"\n", DIES], True),
     ],
 )
-async def test_whoever_waits_for_a_container_is_told_of_its_events(pieces: list[bytes], told: bool) -> None:
+async def test_a_listener_hears_of_the_events_of_its_container(pieces: list[bytes], concerned: bool) -> None:
     engine: Any = FakeEngine(*pieces)
-    with events.told_of(engine, "mine") as listener:
+    with events.listen_to(engine, "mine") as listener:
         heard = False
         async for _ in events.follow(engine):
             assert listener.hears
             heard |= listener.event.is_set()
-        assert (heard, listener.hears) == (told, False)
-        assert listener.event.is_set(), "the end of the stream is told too"
+        assert (heard, listener.hears) == (concerned, False)
+        assert listener.event.is_set(), "the end of the stream is heard too"
