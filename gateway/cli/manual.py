@@ -114,10 +114,7 @@ def _markdown(pages: Sequence[tuple[tuple[str, ...], click.Command]]) -> str:
         lines += [f"{'#' * (len(words) + 1)} {' '.join(words)}", "", *usage, _help(found), ""]
         options = _options(found)
         if options:
-            rows = [
-                f"| `{name.replace('|', chr(92) + '|')}` | {text.replace('|', chr(92) + '|')} |"
-                for name, text in options
-            ]
+            rows = [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in options]
             lines += ["| Option | |", "| --- | --- |", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 

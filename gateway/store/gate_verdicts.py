@@ -400,14 +400,6 @@ async def was_woken(connection: Connection, deployment: Deployment, wakes: int) 
     )
 
 
-async def select_waiting_gates(connection: Connection, deployment_id: str) -> list[str]:
-    """Return the names of the gates that the deployment waits at."""
-    rows = await connection.fetch(
-        "SELECT name FROM gate_verdicts WHERE deployment_id = $1 AND verdict = 'unknown' ORDER BY name", deployment_id
-    )
-    return [row["name"] for row in rows]
-
-
 async def delete_steps_of_waits(connection: Connection, deployment: Deployment) -> None:
     """Delete the steps of earlier attempts that ended at a gate: there may be very many."""
     await connection.execute(

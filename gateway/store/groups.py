@@ -120,14 +120,6 @@ async def select_group(connection: Connection, group_id: str) -> Group:
     return _group(row)
 
 
-async def select_group_id(connection: Connection, named: str) -> str:
-    """Return the id of the group with this id or name. Raises NotFound."""
-    found = await connection.fetchval("SELECT group_id FROM groups WHERE group_id = $1 OR name = $1", named)
-    if found is None:
-        raise NotFound("Group not found")
-    return str(found)
-
-
 async def lock_group(connection: Connection, group_id: str) -> None:
     """Lock a group. Raises NotFound."""
     if await connection.fetchval("SELECT 1 FROM groups WHERE group_id = $1 FOR NO KEY UPDATE", group_id) is None:

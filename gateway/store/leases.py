@@ -265,28 +265,6 @@ async def update_wait(connection: Connection, deployment_id: str, epoch: int, wa
     return bool(done == "UPDATE 1")
 
 
-async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
-    """Record the outcome, once; return False for a stale owner."""
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET status = $3, finished_at = clock_timestamp(), lease_until = NULL, reason_code = $4, reason_message = $5,
-               log = $6, digest = coalesce($7, digest), spec_hash = $8, replaced = $9
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment.deployment_id,
-        deployment.epoch,
-        outcome.status,
-        outcome.reason.code if outcome.reason else None,
-        outcome.reason.message if outcome.reason else None,
-        outcome.log,
-        outcome.digest,
-        outcome.spec_hash,
-        outcome.replaced,
-    )
-    return bool(done == "UPDATE 1")
-
-
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What follows from the end of a deployment is decided by this."""
@@ -303,7 +281,7 @@ class Finished:
     has_alerts: bool
 
 
-async def finish_rollout(
+async def finish_deployment(
     connection: Connection,
     deployment: Deployment,
     outcome: Outcome,

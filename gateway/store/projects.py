@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from gateway.model.errors import Conflict, NotFound
+from gateway.model.errors import NotFound
 from gateway.model.projects import DEFAULT, PRODUCTION, Project
 from gateway.store import undecryptable
 from gateway.store.database import Connection
@@ -105,20 +105,6 @@ async def select_project(
         raise NotFound(_NOT_FOUND)
     ((found, _),) = undecryptable.read_all([row], lambda one: _from_row(one, vault), without)
     return found
-
-
-async def select_project_id(connection: Connection, named: str) -> str:
-    """Return the id of the project with this id or name. Raises NotFound, or Conflict when several have the name."""
-    rows = await connection.fetch(
-        "SELECT project_id FROM projects WHERE $1 IN (project_id, name) ORDER BY project_id = $1 DESC", named
-    )
-    if not rows:
-        raise NotFound(
-            f"There is no project {named!r}. Names are case-sensitive. Create one with project.create: docs/projects.md"
-        )
-    if len(rows) > 1 and rows[0]["project_id"] != named:
-        raise Conflict(f"there are {len(rows)} projects called {named!r}: use the id")
-    return str(rows[0]["project_id"])
 
 
 async def lock_project(connection: Connection, project_id: str) -> None:

@@ -61,11 +61,6 @@ async def select_watches(connection: Connection) -> dict[Place, list[MonitorWind
     return found
 
 
-async def delete_watch(connection: Connection, application_id: str) -> None:
-    """Close the window."""
-    await connection.execute("DELETE FROM watches WHERE application_id = $1", application_id)
-
-
 async def delete_watches_of(connection: Connection, deployment_ids: Collection[str]) -> None:
     """Close the windows of these deployments."""
     await connection.execute("DELETE FROM watches WHERE deployment_id = ANY($1)", list(deployment_ids))

@@ -59,7 +59,7 @@ async def complete(
             # The swap may be what killed its gateways: the next deployment tries once more, the one after only looks.
             await swaps.count_settling(connection, application_id, settlings=0, defects=MAX_SWAP_DEFECTS - 1)
         ran = None if outcome.ran is None else versions.encrypt_version(vault, deployment.deployment_id, outcome.ran)
-        finished = await leases.finish_rollout(
+        finished = await leases.finish_deployment(
             connection,
             deployment,
             outcome,

@@ -135,10 +135,10 @@ async def _fail(connection: Connection, deployment: Deployment, error: Postponed
 
 async def _end(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
     """Record the outcome, and write down that there is something to tell; return False for a stale owner."""
-    owned = await leases.finish_deployment(connection, deployment, outcome)
+    owned = await leases.finish_deployment(connection, deployment, outcome, None, closes_swap=False, closes_watch=False)
     if owned and (occurrence := of_outcome(deployment, outcome)) is not None:
         await outbox.write_event(connection, occurrence)
-    return owned
+    return owned is not None
 
 
 async def _reschedule(

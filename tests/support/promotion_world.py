@@ -187,7 +187,7 @@ class PromotionWorld:
         if status is Status.SUCCEEDED and window and digest is not None:
             self.truth.window_until = self.now + window
             async with transaction(self.pool) as connection:
-                await watches.delete_watch(connection, STAGING)
+                await connection.execute("DELETE FROM watches WHERE application_id = $1", STAGING)
                 await watches.insert_watch(connection, one, "c" * 64, 0, window)
                 await connection.execute(
                     "UPDATE watches SET until = $1 WHERE application_id = 'staging'", self.truth.window_until

@@ -23,7 +23,7 @@ from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Reference
 from gateway.queue import enqueue, ingest
 from gateway.registry import client
-from gateway.store import applications, deployments, endpoints, queue, steps, subscriptions, watches
+from gateway.store import applications, deployments, endpoints, queue, steps, subscriptions
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.store.pagination import Page
@@ -92,6 +92,10 @@ class DeployedApp:
             return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
 
         return await until(look)
+
+    async def end_monitoring(self) -> None:
+        """Close the monitor window, so that nothing is rolled back while the test removes the containers."""
+        await self.pool.execute("DELETE FROM watches WHERE application_id = $1", self.application_id)
 
     async def inside(self, container_id: str, *words: str) -> None:
         """Run a command in a container, without waiting for it."""
@@ -171,8 +175,7 @@ async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Deployed
 async def app(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[DeployedApp]:
     app = await an_application(pool, engine, pushes)
     yield app
-    async with pool.acquire() as connection:
-        await watches.delete_watch(connection, app.application_id)
+    await app.end_monitoring()
     await asyncio.gather(*(containers.remove(engine, one.container_id) for one in await app.containers()))
 
 

@@ -17,7 +17,7 @@ from gateway.model.promotions import PromotionState
 from gateway.model.reference import Digest
 from gateway.queue import enqueue
 from gateway.registry import client
-from gateway.store import applications, promotions, watches
+from gateway.store import applications, promotions
 from gateway.store.database import Pool
 from gateway.worker import state_monitor
 from gateway.worker.promoter import Promoter
@@ -33,8 +33,7 @@ async def applications_of(pool: Pool, engine: Engine, *pushed: Pushes) -> AsyncI
         yield made
     finally:
         for one in made:
-            async with pool.acquire() as connection:
-                await watches.delete_watch(connection, one.application_id)
+            await one.end_monitoring()
             await asyncio.gather(*(containers.remove(engine, each.container_id) for each in await one.containers()))
 
 

@@ -18,7 +18,7 @@ from gateway.model.errors import Code
 from gateway.model.gates import Candidate, Decision, GateSetting, Level
 from gateway.model.releases import MemberState, ReleaseState
 from gateway.queue import release
-from gateway.store import deployments, gate_verdicts, queue, releases, watches
+from gateway.store import deployments, gate_verdicts, queue, releases
 from gateway.store.database import Pool
 from gateway.store.gates import Owner
 from gateway.store.pagination import Page
@@ -178,9 +178,8 @@ async def test_trouble_of_a_member_in_its_monitor_window_puts_all_back(together:
     assert ended.reason is not None
     assert (ended.state, ended.reason.code) == (ReleaseState.PUT_BACK, Code.EXITED)
     assert await together.serving() == before
-    async with together.pool.acquire() as connection:
-        for app in together.apps:
-            await watches.delete_watch(connection, app.application_id)
+    for app in together.apps:
+        await app.end_monitoring()
 
 
 @pytest.mark.long

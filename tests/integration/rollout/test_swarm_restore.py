@@ -257,7 +257,7 @@ async def test_a_node_restart_does_not_fail_a_healthy_version(
     assert await runtime.failure_reason((await service_of(app)).service_id, 0) is None
     async with app.pool.acquire() as connection:
         assert await watches.select_window_end(connection, deployment.deployment_id) is not None
-        await watches.delete_watch(connection, app.application_id)
+    await app.end_monitoring()
 
 
 @pytest.mark.long
@@ -347,5 +347,4 @@ async def test_a_task_that_dies_within_the_watch_window_brings_the_former_versio
     assert (back.digest, back.forced) == (digest, False)
     assert watched.deployment_id in back.description
     assert (await service_of(app)).labels[DIGEST] == digest
-    async with app.pool.acquire() as connection:
-        await watches.delete_watch(connection, app.application_id)
+    await app.end_monitoring()

@@ -181,8 +181,7 @@ async def test_monitoring_continues_after_a_restart(
         await app.inside((await app.serving()).container_id, "kill", "1")
         async with a_gateway(own, engine, dockerd.host):
             back = await app.went_back()
-            async with own.acquire() as connection:
-                await watches.delete_watch(connection, app.application_id)
+            await app.end_monitoring()
     assert back.digest == first
     assert "keeps exiting" in back.title
     for container in await app.containers():
