@@ -48,6 +48,7 @@ _HBA = "# Written by the gateway at each start.\nlocal all all scram-sha-256\n"
 _REACH = 'cd -- "$1" && exec "$2" --version'
 _FORMER_USER = "pgserver"  # the user that an earlier version of the gateway ran the server as
 _START_TIMEOUT = 90.0  # seconds: after a crash, a start includes the recovery
+_EXIT_TIMEOUT = 10.0  # seconds: by then, the process of a server that has stopped has ended
 _STOP = 60.0  # seconds until a stop aborts open transactions
 _LOG_BYTES = 1024**2
 
@@ -244,6 +245,8 @@ class Cluster:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
                 if _until(lambda: self.postmaster() is None, seconds):
+                    # It removes its pid file shortly before its process ends.
+                    _until(lambda: pid not in _reap(), _EXIT_TIMEOUT)
                     break
         _reap()
 
@@ -291,8 +294,10 @@ class Cluster:
         return ServerAccount(words=(sys.executable, "-I", "-S", str(apart), str(unprivileged_user())))
 
 
-def _reap() -> None:
+def _reap() -> set[int]:
+    """Wait for the servers of this process that have ended; return the process ids of those that run."""
     _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+    return {child.pid for child in _CHILDREN}
 
 
 def _until(holds: Callable[[], bool], seconds: float) -> bool:

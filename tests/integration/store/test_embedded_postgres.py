@@ -176,6 +176,16 @@ async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(
     assert within(runtime) == []
 
 
+def test_once_it_has_stopped_not_even_a_zombie_is_left(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(made)
+    cluster.enter()
+    server = cluster.postmaster()
+    found = iter([server])  # its pid file is gone some time before its process has ended
+    monkeypatch.setattr(cluster, "postmaster", lambda: next(found, None))
+    cluster.leave()
+    assert not Path(f"/proc/{server}").exists()
+
+
 async def test_killed_it_is_started_again_for_all_who_use_it(made: Path) -> None:
     async with embedded_postgres(made) as url, embedded_postgres(made):
         cluster = Cluster(made)
