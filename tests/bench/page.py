@@ -5,6 +5,54 @@ from typing import Any
 
 from tests.bench.report import Figure
 
+#: what is measured in each part, and what it is compared with
+_SIDES = {
+    "deploying": (
+        "from one push until the new version runs",
+        "the same by `docker pull`, `stop`, `rm`, `run`, and by calls of the Engine API",
+    ),
+    "fan-out": (
+        "one push for many applications, by swaps at once: seconds until all are done, and outage of one",
+        "as many containers replaced by calls of the Engine API, so many at once",
+    ),
+    "outage": (
+        "the time without service that a client sees under stop-first",
+        "a bare stop and start of the same container",
+    ),
+    "rollback": (
+        "the way back to a kept version",
+        "a bare start",
+    ),
+    "takeover": (
+        "how soon another gateway takes over from a killed one",
+        "the lease, the longest call of a rollout, and a second",
+    ),
+    "steady": (
+        "200 pushes a second for ten minutes: what must not grow",
+        "the middle third of the same run",
+    ),
+    "accepting": (
+        "pushes that are accepted in a second, and the time of one",
+        "an empty handler, or statements in the same PostgreSQL",
+    ),
+    "sources": (
+        "the same for each [source](webhooks.md)",
+        "an empty handler",
+    ),
+    "growth": (
+        "statements and pages with 10,000,000 deliveries",
+        "the same with one full page of everything",
+    ),
+    "starting": (
+        "the start of `gateway serve` and of commands; an idle gateway",
+        "fixed bounds",
+    ),
+    "dashboard": (
+        "the overview, and what 200 open tabs cost",
+        "fixed bounds, or the same without tabs",
+    ),
+}
+
 _HEAD = """\
 # Benchmarks
 
@@ -18,15 +66,22 @@ figures, and writes them anew with each whole run.
 `python -m tests.bench.profile` shows in which functions the gateway spends its time while it accepts pushes.
 
 The exit code is 1 when a gate is broken. It needs `wrk` and, to compare with it, Debian's `webhook`; as root on Debian
-it installs both. The parts are:
+it installs both. The parts:
 
-    {parts}
+| PART | Ours | Theirs |
+| --- | --- | --- |
+{parts}
+
+A part without a table below was not measured for this page.
 
 ## How to read the figures
 
 Machines differ more than versions do, so each figure is a **ratio** of ours to theirs, measured in turn inside one run:
 ours, theirs, theirs, ours. The ratio is the median of the pairs, and the spread is the least and the greatest of them.
-A gate is a bound that the ratio must keep. "Before" is what the issue about speed found, before the work on it.
+A **gate** is a bound of the ratio: `<= 1.1 kept` means that the ratio may be 1.1 at most, and is. A row without a gate
+is only for comparison. `BROKEN` means that this version does not reach the bound yet. Where "theirs" is a fixed bound
+(`over 1.5 s`), the gate is 1. "Before" is the ratio, or the figure, before the work on speed began. A letter such as
+(e) groups rows that belong together.
 
 An accepted push is proven, stored, matched, queued and committed with fsync before it is answered. What it is compared
 with does less: an **empty handler** is one of aiohttp that reads the request and answers `{{}}`; a **plain INSERT** is
@@ -37,7 +92,8 @@ The load generator, wrk, runs on the same cores; its own share is in the table.
 
 def written(found: Mapping[str, Any], parts: Sequence[str]) -> str:
     """Return the page."""
-    sections = [_HEAD.format(parts=" ".join(parts))]
+    rows = "\n".join(f"| {part} | {' | '.join(_SIDES[part])} |" for part in parts)
+    sections = [_HEAD.format(parts=rows)]
     sections += ["\n".join(_section(part, found[part])) for part in parts if part in found]
     return "\n".join(sections)
 

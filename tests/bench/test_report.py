@@ -36,8 +36,9 @@ def test_a_part_that_is_measured_again_takes_its_own_place_alone(tmp_path: Path)
 
 def test_the_page_has_each_part_that_was_measured_with_its_gates(tmp_path: Path) -> None:
     results = tmp_path / "bench.json"
-    report.add(results, "two", [figure("rate of ours", [6.0, 5.0], [10.0, 10.0], "/s", 0.6, ">=", "0.05")])
-    text = page.written(report.read(results), ["one", "two"])
+    report.add(results, "takeover", [figure("rate of ours", [6.0, 5.0], [10.0, 10.0], "/s", 0.6, ">=", "0.05")])
+    text = page.written(report.read(results), ["rollback", "takeover"])
     assert "| rate of ours | 0.05 | 5.5 /s | 10 /s | **0.55** | 0.5 - 0.6 | >= 0.6 BROKEN |\n" in text
-    assert "## Two\n" in text
-    assert "## One\n" not in text
+    assert "## Takeover\n" in text
+    assert "## Rollback\n" not in text
+    assert "| rollback | the way back to a kept version | a bare start |\n" in text
