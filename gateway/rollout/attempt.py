@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -45,6 +45,8 @@ class RolloutContext:
     send_alert: Callable[[str, str], None] = _send_nothing
     #: limits how many containers are created on the engine at once
     creations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CREATIONS))
+    #: lets another rollout begin in place of this one during the block, in which it only waits for others
+    lend_slot: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

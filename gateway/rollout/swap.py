@@ -284,7 +284,10 @@ async def _put_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Outc
 async def commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Clean up, and return what is observed to serve."""
     attempt.journal.note_step(Step.COMMIT)
-    await attempt.context.swaps.let_others_first()
+    if attempt.context.swaps.wanted:
+        # Those that wait to begin would otherwise wait for it, and it for the few that are left.
+        with attempt.context.lend_slot():
+            await attempt.context.swaps.let_others_first()
     try:
         await attempt.runtime.clean_up(swap, at_least=1 if attempt.task.in_release else 0)
     except Failed:

@@ -17,13 +17,15 @@ import structlog
 
 _LOG = structlog.get_logger()
 
-# Each is as many at once as is tried, after the one before has done well.
-_STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
+# Each is as many at once as is tried, after the one before has done well. Where the engine sets no bound, twice as many
+# are worth twice as much; where it does, less: so a few swaps show which it is, although their durations differ.
+_STEPS = (1, 2, 4, 8, 16)
 _FIRST = 2
-_CLEARLY = 1.1  # times as good: in doubt, the outages stay short
+# Times as good, to go beyond the first number, and back to it: in doubt, the outages stay short.
+_CLEARLY, _SLIGHTLY = 1.5, 1.1
 _FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps: to go back to fewer at once, to try more, and those that count
 _MANY = 16  # waiting swaps: with fewer, a trial that fails makes all of them take longer
-_PATIENCE, _PATIENCE_WITH_HOLDERS = 10.0, 2.0  # seconds
+_PATIENCE, _PATIENCE_WITH_HOLDERS = 20.0, 2.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 
 
@@ -54,9 +56,9 @@ class SwapWidth:
         if worth is None:
             return self.now  # not enough is known
         # A wider number is tried even if nothing is known of it. A narrower one has been measured already.
-        if narrower != self.now and (self._worth(narrower) or 0.0) * _CLEARLY > worth:
+        if narrower != self.now and (self._worth(narrower) or 0.0) * _advantage(self.now) > worth:
             self.now = narrower
-        elif self._may_widen(wider, waiting) and (self._worth(wider) or math.inf) > worth * _CLEARLY:
+        elif self._may_widen(wider, waiting) and (self._worth(wider) or math.inf) > worth * _advantage(wider):
             self.now = wider
         return self.now
 
@@ -71,6 +73,11 @@ class SwapWidth:
     def _fresh(self, width: int) -> list[float]:
         """Return the durations of the last swaps, in seconds."""
         return [seconds for at, seconds in self._seen[width] if self._clock() - at < _FRESH]
+
+
+def _advantage(width: int) -> float:
+    """Return how many times as much as the next narrower one this width must be worth."""
+    return _CLEARLY if width > _FIRST else _SLIGHTLY
 
 
 class SwapSlots:
@@ -107,6 +114,11 @@ class SwapSlots:
     def crowded(self) -> bool:
         """Whether more want a slot, or will in a moment, than there are."""
         return self._free.locked() or self._coming + len(self._held) >= self._limit
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody holds a slot or waits for one."""
+        return bool(self._held or self._waiting)
 
     @contextmanager
     def coming(self) -> Iterator[None]:

@@ -6,8 +6,8 @@ Of the gateways that reach an engine, one watches it: see `shares`. The others o
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -35,6 +35,7 @@ _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restar
 class Slots:
     """The slots of one daemon: `free` ones for rollouts, for those that stop and start containers, and create them."""
 
+    #: less than none while rollouts that had lent theirs go on
     free: int
     swaps: SwapSlots
     creations: asyncio.Semaphore
@@ -69,6 +70,19 @@ class Claimed:
         """Free the slot."""
         self.worker.release(self.slots)
         self.worker.rollout_ended()
+
+    @contextmanager
+    def lend_slot(self) -> Iterator[None]:
+        """Let another rollout begin in its place during the block, in which it only waits for others.
+
+        It goes on without waiting for a slot. Until enough others have ended, no further one begins.
+        """
+        self.slots.free += 1
+        self.worker.make_room()
+        try:
+            yield
+        finally:
+            self.slots.free -= 1
 
 
 class PoolView(Protocol):
@@ -199,6 +213,10 @@ class EngineWorker:
         self._run_event_tasks()
         if not self._pool_view.watches(self):
             self.check_now()
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Claim the next deployment: there is a slot for it."""
         self._pool_view.make_room()
 
     async def run(self) -> None:

@@ -255,6 +255,7 @@ class Execution:
             context.settings.registry_lag,
             lambda title, body: context.alerts.send(Alert(title, body)),
             claimed.slots.creations,
+            claimed.lend_slot,
         )
 
     @asynccontextmanager

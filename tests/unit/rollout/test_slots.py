@@ -1,7 +1,8 @@
 """Tests that waiting for a swap slot costs a rollout no time."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
@@ -31,6 +32,7 @@ class Scene:
         clock = loop.time
         monkeypatch.setattr(loop, "time", lambda: clock() + self.passed)
         self.slots = SwapSlots(1)
+        self.lend_slot: Callable[[], AbstractContextManager[None]] = nullcontext
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note_step = MagicMock(return_value=1.0)
         self.journal.note_digest = MagicMock()
@@ -42,7 +44,9 @@ class Scene:
         application: Any = MagicMock(configuration=Configuration(), restored_at=None)
         target = attempt.RollbackTarget("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
-        context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
+        context = attempt.RolloutContext(
+            MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE, lend_slot=self.lend_slot
+        )
         task = attempt.Task(deployment, application, ANONYMOUS, AsyncMock(), target)
         return await recipes.roll_out(context, task, self.journal, None)
 
@@ -104,3 +108,35 @@ async def test_a_swap_whose_record_cannot_be_written_leaves_no_new_version(monke
         await scene.roll_back()
     scene.runtime.discard.assert_awaited_once()
     scene.runtime.switch_over.assert_not_awaited()
+
+
+async def test_a_rollout_that_only_waits_to_clean_up_lets_another_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, lent, given_back = Scene(monkeypatch, Order.STOP_FIRST), asyncio.Event(), asyncio.Event()
+
+    @contextmanager
+    def lend() -> Iterator[None]:
+        lent.set()
+        yield
+        given_back.set()
+
+    scene.lend_slot = lend
+    async with AsyncExitStack() as held:
+
+        async def prove(*_: object, **__: object) -> None:
+            await held.enter_async_context(scene.slots.hold("another"))
+
+        scene.runtime.wait_until_ready.side_effect = prove
+        rollback = asyncio.create_task(scene.roll_back())
+        await lent.wait()
+        assert not given_back.is_set()
+        scene.runtime.clean_up.assert_not_awaited()
+    assert (await rollback).status is Status.SUCCEEDED
+    assert given_back.is_set()
+    scene.runtime.clean_up.assert_awaited_once()
+
+
+async def test_a_rollout_that_waits_for_nobody_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, Order.STOP_FIRST)
+    scene.lend_slot = MagicMock()
+    assert (await scene.roll_back()).status is Status.SUCCEEDED
+    scene.lend_slot.assert_not_called()

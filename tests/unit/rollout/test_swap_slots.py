@@ -22,14 +22,12 @@ def _serial(processors: int) -> Callable[[int], float]:
     return lambda width: 0.3 * max(1.0, width / processors)
 
 
-@pytest.mark.parametrize(
-    ("processors", "widths"), [(1, {1, 2}), (2, {2, 3}), (4, {4, 6}), (8, {8, 12}), (99, {12, 16})]
-)
-def test_the_width_follows_what_the_engine_does_at_once(processors: int, widths: set[int]) -> None:
+@pytest.mark.parametrize(("processors", "best"), [(1, 1), (2, 2), (4, 4), (8, 8), (99, 16)])
+def test_the_width_follows_what_the_engine_does_at_once(processors: int, best: int) -> None:
     width = SwapWidth()
     for _ in range(8):
         width.observe(1, 0.3)  # alone
-    assert _settled(width, _serial(processors)) in widths
+    assert _settled(width, _serial(processors)) == best
 
 
 def test_a_wider_number_that_is_worse_costs_few_swaps() -> None:
@@ -38,8 +36,8 @@ def test_a_wider_number_that_is_worse_costs_few_swaps() -> None:
         widths.append(width.now)
         width.observe(width.now, _serial(1)(width.now))
         width.choose(waiting=100)
-    assert widths.count(3) == 3
-    assert max(widths) == 3
+    assert widths.count(4) == 3
+    assert max(widths) == 4
 
 
 def test_a_wider_number_is_not_tried_for_the_few_that_are_left() -> None:
@@ -47,7 +45,7 @@ def test_a_wider_number_is_not_tried_for_the_few_that_are_left() -> None:
     for waiting in range(15, 0, -1):
         width.observe(2, 0.3)
         assert width.choose(waiting) == 2
-    assert width.choose(100) == 3
+    assert width.choose(100) == 4
 
 
 def test_in_doubt_the_width_stays_small() -> None:
@@ -62,6 +60,27 @@ def test_the_width_falls_when_the_machine_becomes_busy_and_rises_again() -> None
     assert _settled(width, _serial(2)) <= 4
     now[0] = 3600.0
     assert _settled(width, _serial(8)) >= 8
+
+
+def test_a_width_that_gains_less_than_each_outage_loses_is_left_although_some_swaps_were_quick() -> None:
+    # Two processors that also do other things, as they were measured: four at once are hardly done sooner than two.
+    width, widths = SwapWidth(), list[int]()
+    seconds, quick = {1: 0.39, 2: 0.52, 4: 0.77}, 0.86
+    for number in range(200):
+        widths.append(width.now)
+        width.observe(width.now, seconds[width.now] * (quick if width.now == 4 and number % 2 else 1.0))
+        width.choose(waiting=100)
+    assert widths.count(4) == 3
+    assert width.now == 2
+
+
+def test_swaps_one_at_a_time_say_nothing_against_the_first_width() -> None:
+    width = SwapWidth()
+    for _ in range(8):
+        width.observe(1, 0.39)
+    for _ in range(100):
+        width.observe(2, 0.52)
+        assert width.choose(waiting=10) == 2
 
 
 async def test_a_given_limit_is_kept() -> None:

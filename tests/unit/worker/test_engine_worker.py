@@ -1,11 +1,13 @@
-"""When a periodic task of an engine runs again."""
+"""When a periodic task of an engine runs again, and how many rollouts there are."""
 
 import asyncio
+from unittest.mock import MagicMock
 
 import pytest
 
+from gateway.rollout.swap_slots import SwapSlots
 from gateway.worker import engine_worker
-from gateway.worker.engine_worker import _wait
+from gateway.worker.engine_worker import Claimed, EngineWorker, Slots, _wait
 
 _NEVER = 600.0  # seconds
 
@@ -39,3 +41,21 @@ async def test_without_an_event_it_waits_for_as_long_as_given() -> None:
     event = asyncio.Event()
     await _wait(event, 0.01)
     assert not event.is_set()
+
+
+async def test_a_lent_slot_lets_one_more_rollout_begin_and_counts_again_afterwards() -> None:
+    pool = MagicMock()
+    worker = EngineWorker(MagicMock(), pool, MagicMock(), "unix:///nowhere")
+    slots = Slots(1, SwapSlots(1), asyncio.Semaphore())
+    assert worker.hold(slots)
+    first = Claimed(MagicMock(), worker, MagicMock(), slots, 0.0)
+    assert not worker.hold(slots)
+    with first.lend_slot():
+        pool.make_room.assert_called_once()
+        assert worker.hold(slots)
+        assert not worker.hold(slots)
+    assert worker.running == 2
+    worker.release(slots)  # one of the two has ended
+    assert not worker.hold(slots)
+    first.release()
+    assert worker.hold(slots)
