@@ -1,6 +1,7 @@
 """`gateway audit`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,8 @@ from gateway.model.setting_text import describe
 
 if TYPE_CHECKING:
     from gateway.client import Gateway
+
+_MAX_OTHERS = 10  # objects that a line names beside its own
 
 
 @click.command()
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 )
 @click.option("--action", help="Only this procedure or command, for example application.update.")
 @click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only entries with this outcome.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of rows, newest first.")
-@click.option("--before", type=click.IntRange(1, 2**63 - 1), metavar="NUMBER", help="Only rows before this number.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of entries, newest first.")
+@click.option("--before", type=click.IntRange(1, 2**63 - 1), metavar="NUMBER", help="Only entries before this number.")
 @json_option
 @command
 async def audit(
@@ -63,24 +66,32 @@ async def audit(
     if as_json:
         print_json(found)
         return
-    rows = [
-        (
-            one["number"],
-            moment(one["at"]),
-            one["who"],
-            one["address"],
-            one["action"],
-            one["noun"],
-            one.get("targetName"),
-            one["target"] and Id(one["target"]),
-            f"{one['outcome']} ({one['times']} times)" if one["times"] > 1 else one["outcome"],
-            one["detail"] or _format_changes(one),
-        )
-        for one in found
-    ]
+    rows = [_line(list(rows)) for _, rows in groupby(found, lambda one: one["callId"])]
     if not rows and action:
         print_text("no such rows; --action needs a complete name, for example application.update", err=True)
     print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "NAME", "ID", "OUTCOME", "WHAT"), rows)
+
+
+def _line(rows: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:
+    """Return one line for all that a call changed: its application, or what it changed first, and then the others."""
+    subject = next((one for one in rows if one["target"] and one["target"] == one["applicationId"]), rows[-1])
+    own = [one for one in reversed(rows) if (one["noun"], one["target"]) == (subject["noun"], subject["target"])]
+    others = [one for one in reversed(rows) if one not in own]
+    changes = [*map(_format_changes, own), *map(_format_other, others[:_MAX_OTHERS])]
+    if len(others) > _MAX_OTHERS:
+        changes.append(f"and {len(others) - _MAX_OTHERS} more, see --json")
+    return (
+        rows[-1]["number"],  # with it, --before continues after the whole call
+        moment(subject["at"]),
+        subject["who"],
+        subject["address"],
+        subject["action"],
+        subject["noun"],
+        subject.get("targetName"),
+        subject["target"] and Id(subject["target"]),
+        f"{subject['outcome']} ({subject['times']} times)" if subject["times"] > 1 else subject["outcome"],
+        subject["detail"] or "; ".join(filter(None, changes)),
+    )
 
 
 async def _find(gateway: "Gateway", kind: str, word: str | None) -> tuple[str | None, GatewayError | None]:
@@ -104,6 +115,14 @@ def _format_changes(row: Mapping[str, Any]) -> str:
         f"{name}: {_format_value(was.get(name))} -> {_format_value(became.get(name))}"
         for name in sorted({*was, *became})
     )
+
+
+def _format_other(row: Mapping[str, Any]) -> str:
+    """Return what became of something else that the call changed."""
+    named = " ".join(filter(None, (row["noun"], row.get("targetName") or row["target"])))
+    if row["before"] is None or row["after"] is None:
+        return f"{named} {'removed' if row['after'] is None else 'added'}"
+    return f"{named}: {_format_changes(row)}"
 
 
 def _format_value(value: Any) -> str:

@@ -65,7 +65,10 @@ async def test_changes_of_a_command_are_audited_with_the_user_and_without_secret
     assert all(one["who"] and one["address"] for one in found)
     changed = orjson.loads(await shell.cli("audit", "--json", "--app", "app-8", "--action", "apps.update"))
     assert [one["after"] for one in changed if one["noun"] == "application"] == [{"docker_image": "acme/app:2"}]
-    assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
+    lines = [line for line in (await shell.cli("audit", "--app", "app-8")).splitlines() if "app-8" in line]
+    assert len(lines) == 2, "one line for each command, whatever it changed"
+    assert "docker_image: acme/app:1 -> acme/app:2" in lines[0]
+    assert "subscription Audited added" in lines[1]
 
 
 @pytest.mark.long
