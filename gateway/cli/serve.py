@@ -2,12 +2,16 @@
 
 import ctypes
 import gc
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli._errors import readable_error
 from gateway.cli._runner import command, plain_json_option, print_result
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
 
 # Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -20,20 +24,30 @@ def serve(*, as_json: bool) -> None:
     """Run the gateway until it is stopped. Running deployments then finish or are put back."""
     # Modules stay, and requests live shortly and in no cycles: look for cycles less often.
     gc.set_threshold(20_000, 20, 50)
-    import uvloop
+    from gateway import config, service_manager
 
-    from gateway import app, config, service_manager
-    from gateway.cli import _logging
-    from gateway.event_loop import EventLoop
-
-    _return_freed_memory()
     try:
         settings = config.load()
-        _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
+        with _making_the_database(settings):  # takes as long as the imports
+            import uvloop
+
+            from gateway import app
+            from gateway.cli import _logging
+            from gateway.event_loop import EventLoop
+
+            _return_freed_memory()
+            _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
         uvloop.run(app.serve(settings, as_json=as_json), loop_factory=EventLoop)
     except Exception as error:
         service_manager.notify(readable_error(error))
         raise
+
+
+def _making_the_database(settings: "Settings") -> AbstractContextManager[None]:
+    """Create the embedded database beside the block, if that is the one and there is none."""
+    from gateway.store.postgres_cluster import making
+
+    return nullcontext() if settings.database_url is not None else making(settings.data_dir)
 
 
 def _return_freed_memory() -> None:

@@ -17,9 +17,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,12 +75,19 @@ class Cluster:
             raise Unavailable(f"the password of the embedded PostgreSQL cannot be read: {error}") from error
         return f"postgresql://{_ROLE}:{password}@/{database}?host={quote(str(self._host), safe='/')}"
 
+    def make(self) -> None:
+        """Create the database if there is none. No server is started. Raises Unavailable, or OSError."""
+        self._make_directory()
+        with ExitStack() as held:
+            held.enter_context(exclusive(self.directory))
+            if not self._is_made():
+                programs = find_programs(self.directory)
+                self._make(programs / "initdb", self._account(programs / "postgres"), held)
+
     def enter(self) -> None:
         """Start to use the server; create and start it if necessary. Raises Unavailable."""
         try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            require_unshared(self._data_dir)
-            make_private(self.directory)
+            self._make_directory()
             self._host = self._stack.enter_context(short_path(self.directory.resolve()))
             self._start(use=True)
         except OSError as error:
@@ -113,6 +121,11 @@ class Cluster:
         """Return the process id of the server, None if it does not run."""
         pid = self._noted()
         return pid if pid is not None and _serves(pid, self.directory) else None
+
+    def _make_directory(self) -> None:
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_unshared(self._data_dir)
+        make_private(self.directory)
 
     # -- under the lock of the directory
 
@@ -170,7 +183,7 @@ class Cluster:
     def _begin(self, held: ExitStack) -> None:
         programs = find_programs(self.directory)
         account = self._account(programs / "postgres")
-        if not (self.directory / "PG_VERSION").exists():
+        if not self._is_made():
             self._make(programs / "initdb", account, held)
         self._lock_up(programs / "postgres", account)
         self._spawn(programs / "postgres", account)
@@ -252,6 +265,9 @@ class Cluster:
 
     # -- the state of the directory
 
+    def _is_made(self) -> bool:
+        return (self.directory / "PG_VERSION").exists()
+
     @property
     def _password(self) -> Path:
         return self.directory / _PASSWORD
@@ -292,6 +308,22 @@ class Cluster:
                 return theirs
         apart = Path(__file__).with_name("unprivileged.py")
         return ServerAccount(words=(sys.executable, "-I", "-S", str(apart), str(unprivileged_user())))
+
+
+@contextmanager
+def making(data_dir: Path) -> Iterator[None]:
+    """Create the database beside the block, if there is none. When that fails, `Cluster.enter` says why."""
+
+    def make() -> None:
+        with suppress(Unavailable, OSError):
+            Cluster(data_dir).make()
+
+    thread = threading.Thread(target=make, name="making a database")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _reap() -> set[int]:

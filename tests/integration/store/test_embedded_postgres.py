@@ -18,7 +18,7 @@ from gateway.cli.demo.process import until
 from gateway.client import Wanted, connect
 from gateway.model.errors import Unavailable
 from gateway.store.embedded_postgres import embedded_postgres
-from gateway.store.postgres_cluster import Cluster
+from gateway.store.postgres_cluster import Cluster, making
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of processes")
 
@@ -243,6 +243,27 @@ async def test_what_a_killed_start_has_left_is_cleared_away(tmp_path: Path) -> N
     async with embedded_postgres(tmp_path) as url:
         assert await asyncpg_answers(url)
     assert within(tmp_path) == ["postgres"]
+
+
+async def test_a_database_made_beforehand_is_the_one_that_is_opened(tmp_path: Path) -> None:
+    with making(tmp_path):
+        pass
+    assert within(tmp_path) == ["postgres"]
+    assert Cluster(tmp_path).postmaster() is None
+    made = (tmp_path / "postgres/gateway.password").read_bytes()
+    async with embedded_postgres(tmp_path) as url:
+        assert await asyncpg_answers(url)
+    assert (tmp_path / "postgres/gateway.password").read_bytes() == made
+
+
+async def test_what_prevents_it_from_being_made_is_said_when_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres/mine").touch()
+    with making(tmp_path):
+        pass
+    with pytest.raises(Unavailable, match="is not empty and has no database"):
+        async with embedded_postgres(tmp_path):
+            pass
 
 
 async def test_a_number_that_another_process_has_now_does_not_keep_it_from_starting(made: Path) -> None:
