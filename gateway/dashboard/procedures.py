@@ -64,7 +64,7 @@ async def offered_applications(request: web.Request) -> dict[str, str] | None:
     found = await call_if_allowed(request, "lookup.all", kind="application", limit=_OFFERED + 1)
     if found is None or len(found) > _OFFERED:
         return None
-    return {one["id"]: one["name"] or one["id"] for one in sorted(found, key=lambda one: (one["name"] or "").lower())}
+    return {one["id"]: one["name"] or one["id"] for one in found}
 
 
 async def project_names(request: web.Request) -> dict[str, str]:

@@ -161,13 +161,14 @@ async def select_meant(
 async def select_beginning(
     connection: Connection, noun: Noun, start: str, most: int, grants: Grants | None = None
 ) -> list[Found]:
-    """Return what has a name, or else an id, that begins so; the newest of what has no name.
+    """Return what has a name, or else an id, that begins so: by name in any case, or the newest of what has no name.
 
     With grants, only what they cover.
     """
     of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     columns = (*of.names, of.id)
-    order = "name, id" if of.names else f"{of.time} DESC"
+    # As the index of applications has them, so that the first ones are found without the others.
+    order = f"lower({of.shown}), {of.id}" if of.names else f"{of.time} DESC"
     rows = await connection.fetch(
         f"""
         SELECT {of.id} AS id, {of.shown} AS name

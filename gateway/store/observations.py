@@ -15,10 +15,17 @@ from gateway.store.queue import AT_GATE
 _TOUCHED = timedelta(seconds=30)  # after which an unchanged row is written again
 _WELL = timedelta(minutes=5)  # after which an alert is sent again
 
+_FRESH = f"o.observed_at > now() - interval '{STALE_AFTER.seconds} seconds'"
+
 #: the state of the row `o`, for a statement that joins it
-CURRENT = f"""
-    CASE WHEN o.observed_at > now() - interval '{STALE_AFTER.seconds} seconds' THEN o.state::text ELSE 'unknown' END
-"""
+CURRENT = f"CASE WHEN {_FRESH} THEN o.state::text ELSE 'unknown' END"
+
+
+def is_any_of(states: frozenset[State]) -> str:
+    """Return the condition that CURRENT is one of these, so that PostgreSQL can estimate how many rows that are."""
+    names = ", ".join(f"'{one}'" for one in sorted(states - {State.UNKNOWN}))
+    known = f"o.state IN ({names})" if names else "false"
+    return f"({known} OR NOT {_FRESH})" if State.UNKNOWN in states else f"({known} AND {_FRESH})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from gateway.model.applications import Desired
 from gateway.model.deployments import Status
 from gateway.model.observations import State
 from gateway.store.database import Connection
-from gateway.store.observations import CURRENT
+from gateway.store.observations import CURRENT, is_any_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ OWN_ENGINE = "-"
 
 @dataclass(frozen=True, slots=True)
 class OverviewFilter:
-    """Which applications to show; an empty text matches all."""
+    """Which applications to show; an empty text matches all. A state may be `trouble`, which is several, or `none`."""
 
     text: str = ""
     project_id: str = ""
@@ -50,10 +50,14 @@ class OverviewFilter:
 
 
 _OBSERVED = f"CASE WHEN o.application_id IS NOT NULL THEN {CURRENT} END"
-_IN_STATE = f"""
-    CASE {{0}}::text WHEN 'trouble' THEN {_OBSERVED} IN ('unhealthy', 'restarting', 'missing', 'drifted', 'unknown')
-    ELSE coalesce({_OBSERVED}, 'none') = {{0}} END
-"""
+_TROUBLE = frozenset({State.UNHEALTHY, State.RESTARTING, State.MISSING, State.DRIFTED, State.UNKNOWN})
+
+
+def _is_in(state: str) -> str:
+    """Return the condition for a state, or for the words that stand for several and for none."""
+    if state == "none":
+        return "o.application_id IS NULL"
+    return is_any_of(_TROUBLE if state == "trouble" else frozenset({State(state)}))
 
 
 async def select_overview(
@@ -63,13 +67,14 @@ async def select_overview(
     conditions: list[str] = ["a.desired <> 'deleted'"]
     if wanted.server_id == OWN_ENGINE:
         conditions.append("a.server_id IS NULL")
+    if wanted.state:
+        conditions.append(_is_in(wanted.state))
     given: list[object] = []
     for value, condition in (
         (None if only is None else list(only), "a.application_id = ANY({})"),
         (wanted.text or None, "strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.docker_image)), lower({})) > 0"),
         (wanted.project_id or None, "e.project_id = {}"),
         (wanted.server_id if wanted.server_id not in {"", OWN_ENGINE} else None, "a.server_id = {}"),
-        (wanted.state or None, _IN_STATE),
     ):
         if value is not None:
             given.append(value)

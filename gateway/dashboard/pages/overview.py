@@ -19,6 +19,7 @@ from gateway.store.overview import OWN_ENGINE, OverviewFilter
 from gateway.store.queue_position import Wait
 
 _PAGE = 100  # applications
+_AROUND = 3  # pages before and after one that it links to
 _MOST_PENDING = 50  # deployments on top
 _MOST_PLACES = 200  # environments that a new application can be put into
 _MAX_WORDS = 255
@@ -88,7 +89,7 @@ async def show(request: web.Request) -> web.Response:
         wanted=wanted,
         filtered=filtered,
         number=max(number, 1),
-        pages=-(-total // _PAGE),
+        pages=_linked(max(number, 1), max(-(-total // _PAGE), 1)),
         states=STATES,
         projects=projects,
         servers=servers,
@@ -99,6 +100,11 @@ async def show(request: web.Request) -> web.Response:
         places=places,
         may_adopt=may(request, "application.adopt") and caller.grants is None,
     )
+
+
+def _linked(number: int, last: int) -> list[int]:
+    """Return the pages that page `number` links to: the first, the last, and those around it."""
+    return sorted({1, last, *range(max(number - _AROUND, 1), min(number + _AROUND, last) + 1)})
 
 
 async def show_adoptable(request: web.Request) -> web.Response:

@@ -259,6 +259,22 @@ async def test_the_overview_is_filtered_by_its_address(visitor: Visitor) -> None
     assert (await visitor.get("/dashboard?page=99999999999999999999&state=x&q=%00")).status == 200
 
 
+async def test_of_many_pages_a_page_links_to_the_first_the_last_and_those_around_it(visitor: Visitor) -> None:
+    await visitor.web.mutate("application.create", name="first", dockerImage="acme/web:v1")
+    await visitor.web.pool.execute(
+        "INSERT INTO applications (application_id, name, app_name, environment_id)"
+        " SELECT 'n' || n, 'n' || n, 'n' || n, (SELECT min(environment_id) FROM environments)"
+        " FROM generate_series(1, 1000) n"
+    )
+
+    async def links(number: int) -> list[str]:
+        below = (await visitor.get(f"/dashboard?page={number}")).text.partition("Applications: 1001")[2]
+        return re.findall(r"(?<=page=)[0-9]+|…", below.partition("</p>")[0])
+
+    assert await links(1) == ["2", "3", "4", "…", "11"]
+    assert await links(7) == ["1", "…", "4", "5", "6", "8", "9", "10", "11"]
+
+
 async def test_a_long_list_is_shown_page_by_page_and_its_filter_keeps_what_was_chosen(visitor: Visitor) -> None:
     pool = visitor.web.pool
     await pool.execute(
