@@ -20,7 +20,7 @@ from gateway.cli.demo.process import GatewayProcess, gateway_process
 from gateway.store.embedded_postgres import embedded_postgres
 from tests.bench import peers
 from tests.bench.load import Pushes, Sent, request, send
-from tests.bench.processor import Taken, taken
+from tests.bench.processor import Taken, rest, taken
 from tests.bench.report import Figure, bound, figure
 from tests.bench.single import client, p50s
 
@@ -64,14 +64,17 @@ async def measure(directory: Path) -> list[Figure]:
         gateway_process(directory / "accepting", f"unix://{directory}/none", SETTINGS) as gateway,
         database_beside(gateway) as database,
         peers.empty_handler() as empty,
+        peers.insert_handler(database) as insert,
     ):
         path = await prepare(gateway, REPOSITORIES)
+        # First, of a gateway at rest: after a load its server is busy with checkpoints and vacuums for a while.
+        await rest(gateway, database)
+        alone = await _one_by_one(gateway.port, path, urlsplit(insert.url).port or 0, database)
         for warm in (REPOSITORIES, NOBODYS):
             await send(gateway.url, Pushes(path, warm), connections=128, seconds=SECONDS, directory=directory)
-        figures = await _rates(gateway, path, empty, directory)
-        async with peers.insert_handler(database) as insert, peers.adnanh_webhook(directory) as webhook:
-            figures += await _one_by_one(gateway.port, path, urlsplit(insert.url).port or 0, database)
-            figures.append(await _peer("an INSERT a request", insert, "/", empty, directory))
+        figures = [*await _rates(gateway, path, empty, directory), *alone]
+        figures.append(await _peer("an INSERT a request", insert, "/", empty, directory))
+        async with peers.adnanh_webhook(directory) as webhook:
             if webhook is None:
                 print("adnanh/webhook is not measured: apt-get install webhook")  # noqa: T201
             else:

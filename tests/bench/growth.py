@@ -16,7 +16,6 @@ from random import choice
 from urllib.parse import urlencode
 
 import aiohttp
-import asyncpg
 import orjson
 
 from gateway.cli.demo.process import GatewayProcess, gateway_process
@@ -27,7 +26,7 @@ from gateway.worker import claims
 from tests.bench import fill
 from tests.bench.fill import REPOSITORIES, Size, filled
 from tests.bench.load import Pushes, request, send
-from tests.bench.processor import resident, taken
+from tests.bench.processor import resident, rest
 from tests.bench.report import Figure, figure
 from tests.bench.single import client, p50s
 
@@ -85,7 +84,7 @@ PAGES = [
     "/applications/a0",
 ]
 #: of these, what says how many there are of all, and so reads each: without a gate
-COUNTING = {"application.search", "the page /dashboard?state=trouble"}
+COUNTING = {"application.search"}
 
 
 @dataclass
@@ -162,9 +161,7 @@ async def _side(directory: Path) -> AsyncIterator[Side]:
         host = f"unix://{directory}/none"
         gateway = await stack.enter_async_context(gateway_process(directory, host, fill.SETTINGS))
         url = await stack.enter_async_context(embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])))
-        await _checkpoint(url)
-        while (await _busy(gateway)) > 0.1:
-            pass
+        await rest(gateway, url)
         jar = aiohttp.CookieJar(unsafe=True)
         session = aiohttp.ClientSession(headers={"x-api-key": gateway.key}, cookie_jar=jar)
         await stack.enter_async_context(session)
@@ -176,21 +173,6 @@ async def _side(directory: Path) -> AsyncIterator[Side]:
             session,
             await stack.enter_async_context(database.connect(url, size=2)),
         )
-
-
-async def _checkpoint(url: str) -> None:
-    """Let the server write now what it would write while it is measured."""
-    connection = await asyncpg.connect(url)
-    await connection.execute("CHECKPOINT", timeout=300)
-    await connection.close()
-
-
-async def _busy(gateway: GatewayProcess) -> float:
-    """Return how much of a core the gateway and its database take, over two seconds."""
-    before = taken(gateway, os.getpid())
-    await asyncio.sleep(2)
-    used = taken(gateway, os.getpid()) - before
-    return (used.python + used.postgres) / 2000
 
 
 async def _compared(name: str, sides: tuple[Side, Side], act: Callable[[Side], Awaitable[float]], times: int) -> Figure:

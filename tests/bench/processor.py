@@ -1,5 +1,6 @@
 """How much processor time and memory processes take, from /proc."""
 
+import asyncio
 import os
 import re
 from collections import defaultdict
@@ -7,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from gateway.cli.demo.process import GatewayProcess
 from gateway.store.postgres_cluster import Cluster
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_AT_REST = 0.1  # of a core
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,23 @@ def taken(gateway: GatewayProcess, peer: int) -> Taken:
         sum(_milliseconds(table, server)),
         sum(_milliseconds(table, peer)),
     )
+
+
+async def rest(gateway: GatewayProcess, url: str) -> None:
+    """Let the server at this address write what it has to, and return once it and the gateway do next to nothing."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("CHECKPOINT", timeout=300)
+    await connection.close()
+    while (await _busy(gateway)) > _AT_REST:
+        pass
+
+
+async def _busy(gateway: GatewayProcess) -> float:
+    """Return how much of a core the gateway and its database take, over two seconds."""
+    before = taken(gateway, os.getpid())
+    await asyncio.sleep(2)
+    used = taken(gateway, os.getpid()) - before
+    return (used.python + used.postgres) / 2000
 
 
 @dataclass(frozen=True)
