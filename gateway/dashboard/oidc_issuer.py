@@ -17,6 +17,7 @@ from yarl import URL
 
 from gateway.api.context import CONTEXT
 from gateway.config import Settings
+from gateway.loading import load
 from gateway.model.errors import Unauthenticated, Unavailable
 from gateway.model.sanitize import safe_line
 from gateway.single_flight import SingleFlight
@@ -122,6 +123,7 @@ async def redeem(
 
 async def verify(provider: Provider, settings: Settings, token: str, nonce: str) -> Mapping[str, Any]:
     """Return the claims of the ID token, after all checks of section 3.1.3.7; raises Unauthenticated."""
+    await load("joserfc.jwt")
     from joserfc import jwt
     from joserfc.errors import JoseError
 

@@ -10,7 +10,7 @@ from gateway.api.context import CONTEXT, SHARE
 from gateway.api.procedures._pagination import NEXT_HEADER
 from gateway.api.rpc.auth import authorize, may_call
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
-from gateway.api.rpc.dispatch import CallError, answer, find
+from gateway.api.rpc.dispatch import CallError, answer, find, load
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED
 from gateway.dashboard.sessions import SESSION, is_current
@@ -31,6 +31,7 @@ async def call(request: web.Request, name: str, **given: Any) -> Any:
 async def call_whole(request: web.Request, name: str, given: dict[str, Any]) -> Answer:
     """Return a procedure's answer with its headers; raises CallError."""
     caller = request[SESSION].caller
+    await load(request, name)
     async with request.app[CONCURRENCY_LIMITS].hold(caller):
         return await answer(request, procedure(request, name), given, caller)
 
@@ -51,6 +52,7 @@ async def call_page(
 
 async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:
     """Return the value of the answer; None where the caller may not call the procedure, or what it shows is gone."""
+    await load(request, name)
     if not may(request, name):
         return None
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from yarl import URL
 
+from gateway.loading import load
 from gateway.model.alerts import ReceiverKind
 from gateway.model.errors import InvalidInput
 from gateway.model.network_addresses import Reach, is_loopback, reach_of
@@ -68,6 +69,8 @@ async def read(
         case ReceiverKind.WEBHOOK:
             return _read_webhook(entered, allow_private=allow_private, before=before or {})
         case ReceiverKind.GITHUB | ReceiverKind.GITLAB | ReceiverKind.GITEA:
+            if entered.private_key:
+                await load("joserfc.jwt")
             return _read_code_host(kind, entered, allow_private=allow_private, before=before or {})
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import orjson
 from yarl import URL
 
+from gateway.loading import load
 from gateway.model.alerts import EventKind
 from gateway.model.commits import Commit
 from gateway.model.errors import InvalidInput
@@ -234,6 +235,7 @@ _TOKENS = _Tokens()
 async def _token(sender: Sender, delivery: Delivery, base: str, commit: Commit, address: Mapping[str, Any]) -> str:
     if not address.get("appId"):
         return secret_of(address, "token")
+    await load("joserfc.jwt")
     private_key = secret_of(address, "privateKey")
     mark = hashlib.sha256(private_key.encode()).hexdigest()
     key = (base, str(address["appId"]), mark, commit.path, str(bool(address.get("artifactRecord"))))

@@ -6,14 +6,13 @@ aiobotocore signs the requests, and finds the AWS credentials: keys, a profile, 
 pod.
 """
 
-import asyncio
-import importlib
 import importlib.util
 from base64 import b64decode
 from contextlib import AsyncExitStack
 from datetime import UTC
 from typing import Any
 
+from gateway.loading import load
 from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import Code, Failed, InvalidInput, Postponed, RolloutError
 from gateway.model.registries import Credentials
@@ -34,15 +33,15 @@ def require_client() -> None:
 async def fetch(identity: AwsIdentity) -> Credentials:
     """Return a token as credentials; raises Failed or Postponed."""
     try:
-        # In a thread, since its import takes a while.
-        session = await asyncio.to_thread(importlib.import_module, "aiobotocore.session")
+        await load("aiobotocore.session", "aiobotocore.config")
+        from aiobotocore.config import AioConfig
+        from aiobotocore.session import AioSession
+        from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as error:
         raise Failed(Code.BAD_CONFIGURATION, _MISSING_PACKAGE) from error
-    from aiobotocore.config import AioConfig
-    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return await _fetch(session.AioSession(profile=identity.profile), AioConfig(**_TIMEOUTS), identity)
+        return await _fetch(AioSession(profile=identity.profile), AioConfig(**_TIMEOUTS), identity)
     except ClientError as error:
         raise _client_error(identity, error.response) from error
     except BotoCoreError as error:

@@ -4,10 +4,11 @@ A module is loaded when a procedure of its noun is asked for, or all are listed.
 most gateways are asked for few of them.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 
+from gateway.api.rpc.dispatch import Catalog
 from gateway.api.rpc.procedure import Procedure
 
 #: the modules of each noun, which is the part of a procedure's name before the dot, in lower case
@@ -54,22 +55,36 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@cache
+#: by noun, and by name in lower case
+_LOADED: dict[str, Mapping[str, Procedure]] = {}
+
+
 def _load(noun: str) -> Mapping[str, Procedure]:
     """Return the procedures of a noun, by their names in lower case."""
+    if (known := _LOADED.get(noun)) is not None:
+        return known
     found = [one for name in _MODULES[noun] for one in import_module(f"{__package__}.{name}").procedures]
-    return {one.name.lower(): one for one in found if one.router.lower() == noun}
+    known = _LOADED[noun] = {one.name.lower(): one for one in found if one.router.lower() == noun}
+    return known
 
 
-class _Catalog(Mapping[str, Procedure]):
+def _noun_of(name: str) -> str:
+    return name.lower().partition(".")[0]
+
+
+class _Catalog(Catalog):
     """The procedures by name. A name is found in any case."""
 
+    async def load(self, names: Collection[str] | None = None) -> None:
+        wanted = _MODULES.keys() if names is None else _MODULES.keys() & set(map(_noun_of, names))
+        if missing := wanted - _LOADED.keys():
+            await asyncio.to_thread(lambda: [_load(noun) for noun in sorted(missing)])
+
     def __getitem__(self, name: str) -> Procedure:
-        wanted = name.lower()
-        noun = wanted.partition(".")[0]
+        noun = _noun_of(name)
         if noun not in _MODULES:
             raise KeyError(name)
-        return _load(noun)[wanted]
+        return _load(noun)[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
         for noun in _MODULES:
@@ -79,4 +94,4 @@ class _Catalog(Mapping[str, Procedure]):
         return sum(len(_load(noun)) for noun in _MODULES)
 
 
-PROCEDURES: Mapping[str, Procedure] = _Catalog()
+PROCEDURES: Catalog = _Catalog()

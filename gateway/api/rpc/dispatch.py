@@ -1,7 +1,8 @@
 """Call a procedure for tRPC and REST alike: find, authorize, run, audit; and say why a call failed."""
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -46,8 +47,20 @@ class CallError(Exception):
         self.problem = problem
 
 
-#: all procedures by name, which is found in any case
-PROCEDURES: web.AppKey[Mapping[str, Procedure]] = web.AppKey("procedures")
+class Catalog(Mapping[str, Procedure]):
+    """All procedures by name, which is found in any case. One that is asked for is loaded then."""
+
+    @abstractmethod
+    async def load(self, names: Collection[str] | None = None) -> None:
+        """Load what these names need, or everything, in a thread: it can take a tenth of a second."""
+
+
+PROCEDURES: web.AppKey[Catalog] = web.AppKey("procedures")
+
+
+async def load(request: web.Request, *names: str) -> None:
+    """Let the procedures of these names be found without delaying other requests."""
+    await request.app[PROCEDURES].load(names)
 
 
 def find(request: web.Request, name: str) -> Procedure | None:

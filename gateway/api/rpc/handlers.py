@@ -12,7 +12,7 @@ from gateway.api.request_body import printable, read_body
 from gateway.api.rpc import superjson, trpc
 from gateway.api.rpc.auth import authenticate
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
-from gateway.api.rpc.dispatch import CallError, answer, find, method_of, problem_of, retry_after
+from gateway.api.rpc.dispatch import CallError, answer, find, load, method_of, problem_of, retry_after
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED, Problem
 from gateway.model.api_keys import Caller
@@ -46,6 +46,7 @@ async def trpc_call(request: web.Request) -> web.Response:
         caller = await authenticate(request, calls=len(names))
         # Without a valid key, the input is not read.
         given = [None] * len(names) if caller is None else await _trpc_inputs(request, len(names), batch=batch)
+        await load(request, *names)
     except (CallError, GatewayError) as error:
         return _trpc_problem(problem_of(error), names[0], batch=batch, headers=retry_after(error))
     results = _Results(line=batch and request.headers.get("trpc-accept") == "application/jsonl")
@@ -162,6 +163,7 @@ async def _rest_answer(request: web.Request) -> web.Response:
             return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
         if request.method == "HEAD":
             return web.Response(status=HTTPStatus.NO_CONTENT)
+        await load(request, name)
         procedure = find(request, name)
         if procedure is None or not _may_be_called_by(request, procedure):
             return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)

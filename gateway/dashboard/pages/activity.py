@@ -85,6 +85,7 @@ async def show_audit(request: web.Request) -> web.Response:
         given["applicationId"] = await _application_id(request, named)
     found = await call(request, "audit.list", limit=_PAGE, **given)
     user = await call_if_allowed(request, "user.get")
+    await request.app[PROCEDURES].load()
     return page(
         request,
         "audit.html",

@@ -19,7 +19,7 @@ from aiodocker.exceptions import DockerError
 from gateway.docker.engine import api_version
 from gateway.docker.engine.errors import classify
 from gateway.docker.engine.shield import run_to_completion
-from gateway.docker.engine.transport import create_connector
+from gateway.docker.engine.transport import create_connector, load_transport
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.servers import Access
 
@@ -233,7 +233,9 @@ async def connect(access: Access | str, *, keep: float = _KEPT_CONNECTION) -> As
 
     A connection without a request is kept for so many seconds.
     """
-    engine = Engine(Access(access) if isinstance(access, str) else access, keep)
+    given = Access(access) if isinstance(access, str) else access
+    await load_transport(given)
+    engine = Engine(given, keep)
     try:
         yield engine
     finally:

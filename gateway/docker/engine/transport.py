@@ -7,10 +7,17 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.loading import load
 from gateway.model.errors import InvalidInput
 from gateway.model.servers import Access
 
 _CONNECTIONS = 200  # at once; a further request waits
+
+
+async def load_transport(access: Access) -> None:
+    """Load what connects to such an address, without delaying what else runs. Raises InvalidInput."""
+    if access.address.scheme == "ssh":
+        await load("gateway.docker.engine.ssh")
 
 
 def create_connector(access: Access, keep: float) -> tuple[aiohttp.BaseConnector, str]:

@@ -1,6 +1,9 @@
 """Procedures answer as the contract has it, on both surfaces, and bad input changes nothing."""
 
 import asyncio
+from importlib import import_module
+from threading import current_thread, main_thread
+from types import ModuleType
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -8,6 +11,7 @@ import orjson
 import pytest
 
 from gateway.api.context import CONTEXT
+from gateway.api.procedures import catalog
 from gateway.api.rpc.trpc import UNDEFINED as UNDEFINED_VALUE
 from gateway.model.api_keys import Grants, Permission
 from gateway.store import api_keys, applications
@@ -539,3 +543,22 @@ async def test_amazons_keys_are_sealed_and_its_client_is_asked_for_by_name(
     status, answer = await web.post("/api/registry.create", given)
     assert status == 400
     assert "pip install 'pushdeploy[ecr]'" in str(answer)
+
+
+@pytest.mark.parametrize("prefix", ["/api/", "/api/trpc/", "/api/trpc/status.one,"])
+async def test_the_first_call_of_a_procedure_loads_it_beside_other_requests(
+    shared_web: Web, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """Its modules, which may take a tenth of a second, are not loaded on the event loop."""
+    loaded: list[tuple[str, bool]] = []
+
+    def load(name: str) -> ModuleType:
+        loaded.append((name.rpartition(".")[2], current_thread() is main_thread()))
+        return import_module(name)
+
+    monkeypatch.setattr(catalog, "import_module", load)
+    monkeypatch.setattr(catalog, "_LOADED", {})
+    await asyncio.gather(
+        *(shared_web.get(f"{prefix}domain.byApplicationId", batch=str(prefix.count(","))) for _ in range(3))
+    )
+    assert [is_on_loop for name, is_on_loop in loaded if name == "domain"][:1] == [False]
