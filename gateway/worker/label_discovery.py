@@ -32,6 +32,7 @@ from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.engines import Place
 from gateway.store.labelled import Decision, LabelledApplication, NamedApplication, Paused
+from gateway.worker.change_budget import ChangeBudget
 
 _LOG = structlog.get_logger()
 
@@ -43,6 +44,11 @@ MOST_APPLICATIONS = 1000
 _RETRY_AFTER = timedelta(minutes=10)  # of what was left alone
 _GONE_AFTER = timedelta(seconds=60)  # that nothing has the name: compose may be about to create it again
 _MAX_REASON, _MAX_DETAIL = 500, 300  # characters
+# What labels change of one container or service, by its name: so often at once, and then once in so many seconds. Some
+# program may change labels each second, and the audit keeps a row of each change.
+_CHANGES, _CHANGE_INTERVAL = 20, 300.0
+# The same for all that is left alone on one engine: `docker compose run` gives each container a new name.
+_REFUSALS, _REFUSAL_INTERVAL = 100, 600.0
 
 _BY_IMAGE = (
     "the label comes with its image, and whoever builds an image could write it: set it on the container or service"
@@ -76,6 +82,8 @@ class LabelDiscovery:
         self._pool = pool
         self._vault = vault
         self._watchtower = watchtower
+        self._changes = ChangeBudget(_CHANGES, _CHANGE_INTERVAL)
+        self._refusals = ChangeBudget(_REFUSALS, _REFUSAL_INTERVAL)
 
     async def look(self, reached: ReachedEngine) -> float | None:
         """Look at an engine once; return the seconds until the next time, None for the usual. Raises Postponed."""
@@ -113,18 +121,31 @@ class LabelDiscovery:
                 if one.application_id in labelled_ids or one.app_name in labelled_names:
                     if one.missing_for is not None:
                         missing[one.application_id] = False
-                    if one.paused in {Paused.UNLABELLED, Paused.GONE}:
+                    if one.paused in {Paused.UNLABELLED, Paused.GONE} and self._may_change(one.app_name, seen):
                         await self._resume(one, seen)
                 elif one.auto_deploy and one.paused is None:
                     found = await self._labels_by_name(one, seen)
                     if found is None and (one.missing_for is None or one.missing_for < _GONE_AFTER):
                         missing[one.application_id] = is_open = True
-                    elif found is None or not labels.is_enabled(found):
+                    elif (found is None or not labels.is_enabled(found)) and self._may_change(one.app_name, seen):
                         await self._pause(one, Paused.GONE if found is None else Paused.UNLABELLED, seen)
         if missing:
             async with transaction(self._pool) as connection:
                 await labelled.mark_missing(connection, missing)
         return is_open
+
+    def _may_change(self, name: str, seen: _Seen) -> bool:
+        """Tell whether labels may change what has this name now; if not, the next looks ask again."""
+        key = (seen.place, name)
+        was_refused = self._changes.is_empty(key)
+        refused = self._changes.take(key)
+        if refused is None and not was_refused:
+            _LOG.warning(
+                "Labels change too often: those of this name count once in five minutes from now on",
+                name=name,
+                host=seen.reached.identity.name,
+            )
+        return refused is not None
 
     async def _labels_by_name(self, application: LabelledApplication, seen: _Seen) -> Mapping[str, str] | None:
         """Return the labels of what has the application's name; None if nothing has."""
@@ -180,6 +201,8 @@ class LabelDiscovery:
                 named.is_busy for name in (one.name, one.name.swapcase()) if (named := by_name.get(name))
             ):
                 soon = True
+                continue
+            if not self._may_change(one.name, seen):
                 continue
             decided += 1
             with isolate_failures("labels", one.name):
@@ -290,7 +313,12 @@ class LabelDiscovery:
                 )
                 if not is_new or one.application_id is not None:
                     return  # one that another installation has made is replaced often
-                event = UnrecordedEvent(actor, Outcome.FAILED, truncate(reason, _MAX_DETAIL), one.name)
+                if (untold := self._refusals.take(seen.place)) is None:
+                    return
+                more = f" ({untold} more were left alone since the last row: gateway apps discovered)" if untold else ""
+                event = UnrecordedEvent(
+                    actor, Outcome.FAILED, truncate(reason, _MAX_DETAIL - len(more)) + more, one.name
+                )
                 await audit.insert_unrecorded(connection, [event])
         _LOG.warning("Left alone what carries a label", name=one.name, why=reason)
 

@@ -461,3 +461,43 @@ async def test_looks_during_a_rollout_change_nothing(
     assert (await seen.adopted()).adopted_spec == application.adopted_spec
     assert len(await seen.rows("SELECT FROM applications WHERE starts_with(app_name, $1)", seen.host.name)) == 1
     assert len(await seen.rows("SELECT FROM labelled_applications")) == 1
+
+
+async def test_labels_that_change_all_the_time_leave_few_rows_in_the_audit(
+    seen: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_discovery, "_CHANGES", 4)
+    monkeypatch.setattr(label_discovery, "_CHANGE_INTERVAL", 3600.0)
+    gateway = seen.gateway()
+    await seen.host.run(Labels=ON, **BUSY)
+    await gateway.look(seen.reached)
+    application = await seen.adopted()
+    for number in range(6):
+        await seen.recreate(Labels={**ON, "gateway.follow": f"v{number}"} if number % 2 else {}, **BUSY)
+        await gateway.look(seen.reached)
+    changes = await seen.rows(
+        "SELECT DISTINCT call_id FROM audit WHERE application_id = $1", application.application_id
+    )
+    assert len(changes) == 4, "its adoption, and the first three changes"
+    other = f"{seen.host.name}-other"
+    await seen.host.run(other, Labels=ON, **BUSY)
+    await gateway.look(seen.reached)
+    assert (await seen.adopted(other)).auto_deploy, "it waits for nothing that others do"
+    monkeypatch.setattr(label_discovery, "_CHANGE_INTERVAL", 0.001)
+    await seen.gateway().look(seen.reached)
+    assert await seen.followed(await seen.adopted()) == [f"{seen.host.pushes.path.rpartition('/')[2]} exact v5"]
+
+
+async def test_what_is_left_alone_under_ever_new_names_leaves_few_rows_in_the_audit(
+    seen: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_discovery, "_REFUSALS", 2)
+    gateway = seen.gateway()
+    (before,) = await seen.rows("SELECT coalesce(max(number), 0) AS newest FROM audit")
+    for number in range(4):
+        name = f"{seen.host.name}-run-{number}"
+        await seen.host.run(name, Labels={**ON, "com.docker.compose.oneoff": "True"}, **BUSY)
+        await gateway.look(seen.reached)
+        assert "docker compose run made it" in (await seen.said(name)).reason
+    failed = await seen.rows("SELECT target FROM audit WHERE number > $1 AND via = 'labels'", before["newest"])
+    assert [row["target"] for row in failed] == [f"{seen.host.name}-run-{number}" for number in range(2)]
