@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.config import Settings
 
 # Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THRESHOLD = 128 * 1024  # bytes
 
 
@@ -51,14 +51,10 @@ def _making_the_database(settings: "Settings") -> AbstractContextManager[None]:
 
 
 def _return_freed_memory() -> None:
-    """Let the memory of a large answer go back to the system; glibc would keep it, and more after each larger one.
-
-    All threads take memory from one place: they hardly ever run at once, and a place of its own is a megabyte for each.
-    """
+    """Let the memory of a large answer go back to the system; glibc would keep it, and more after each larger one."""
     with suppress(AttributeError):  # another C library
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             ctypes.CDLL(None).mallopt(parameter, _THRESHOLD)
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @click.command()
