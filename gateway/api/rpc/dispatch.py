@@ -52,7 +52,7 @@ class Catalog(Mapping[str, Procedure]):
 
     @abstractmethod
     async def load(self, names: Collection[str] | None = None) -> None:
-        """Load what these names need, or everything, while other requests are answered: it can take a tenth of a second."""
+        """Load what these names need, or everything, and let other requests be answered meanwhile."""
 
 
 PROCEDURES: web.AppKey[Catalog] = web.AppKey("procedures")

@@ -558,5 +558,5 @@ async def test_the_first_call_of_a_procedure_loads_it_beside_other_requests(
 
     monkeypatch.setattr(catalog, "import_module", load)
     monkeypatch.setattr(catalog, "_LOADED", {})
-    await asyncio.gather(*(shared_web.get(f"{prefix}gate.kinds", batch=str(prefix.count(","))) for _ in range(3)))
+    await asyncio.gather(*(shared_web.get(f"{prefix}gate.all", batch=str(prefix.count(","))) for _ in range(3)))
     assert [is_on_loop for name, is_on_loop in loaded if name == "gate"][:1] == [False]
