@@ -256,6 +256,10 @@ class Journal(Protocol):
     #: another gateway owns the deployment: change nothing more
     lost: bool
 
+    @property
+    def step(self) -> Step | None:
+        """The current step."""
+
     async def begin(self, step: Step, detail: str = "") -> None:
         """End the previous step and begin this one. It is stored before the first side effect of the step."""
 
@@ -267,6 +271,9 @@ class Journal(Protocol):
 
     def note_digest(self, digest: Digest) -> None:
         """Note the digest of the resolved image. It is stored before the next step begins."""
+
+    async def record_pull(self, digest: Digest) -> None:
+        """Store that an image is about to be pulled before it is resolved, so that it is removed if it is not used."""
 
     async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
         """Store the swap, and the application that its new version was made from; extend the lease."""

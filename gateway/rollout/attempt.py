@@ -114,6 +114,8 @@ class Attempt:
     deadline: float
     #: the first question to the registry, which was asked before its answer is needed
     asked: asyncio.Task[Resolved] | None = None
+    #: the image that the push event named, and its pull, which was begun before it is known whether this one runs
+    pulling: tuple[Reference, asyncio.Task[bool]] | None = None
 
 
 async def within_deadline(attempt: Attempt, step: Coroutine[object, object, T]) -> T:

@@ -15,7 +15,6 @@ import asyncio
 
 from gateway.background import beside
 from gateway.docker import runtime_factory
-from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Running, pending_changes
@@ -26,7 +25,8 @@ from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout import swap as rollout_swap
 from gateway.rollout.attempt import Attempt, RolloutContext, Task, within_deadline
-from gateway.rollout.resolve import ask_beside, check_platform, digest_mismatch, postpone_while_lagging, resolve
+from gateway.rollout.pull import pull, pull_ahead
+from gateway.rollout.resolve import ask_beside, check_platform, digest_mismatch, resolve
 
 _MAX_TYPE_LENGTH = 200
 _VERIFIED_FOR = 2.0  # seconds
@@ -64,7 +64,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
         attempt = await begin(application)
         if left_open is None and _is_before_backup(task) and (outcome := await _settle_unrecorded(attempt)):
             return outcome
-        async with ask_beside(attempt):
+        async with ask_beside(attempt), pull_ahead(attempt):
             await attempt.runtime.remove_leftovers()
             if task.deployment.cancelled_at is not None:
                 return Outcome(Status.CANCELLED, _CANCELLED)
@@ -192,7 +192,7 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
     async with beside(runtime.check_requirements(serving)) as verified:
         began = clock()
         await journal.begin(Step.PULL)
-        await _pull(attempt, version.reference)
+        await pull(attempt, version.reference)
         journal.note_step(Step.VERIFY)
         if clock() - began < _VERIFIED_FOR:
             await verified
@@ -206,26 +206,6 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
         async with attempt.context.creations:
             await journal.begin(Step.CREATE)
             return await runtime.create(version, serving, obstacle=obstacle)
-
-
-async def _pull(attempt: Attempt, reference: Reference) -> None:
-    try:
-        with postpone_while_lagging(attempt, seen=True):
-            await attempt.runtime.pull(reference, attempt.journal.quick_progress)
-    except Failed as error:
-        raise await _explain_pull_error(attempt, reference, error) from error
-
-
-async def _explain_pull_error(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
-    """Add to a pull's error what is known here: the login used, or the compression."""
-    code, message = error.reason.code, error.reason.message
-    if code is Code.DENIED:
-        return Failed(code, f"{message} ({attempt.task.login.description})")
-    if CANNOT_UNPACK in message:
-        platform = attempt.context.identity.platform
-        if await attempt.context.registry.has_zstd(reference, attempt.task.login, platform):
-            return Failed(code, f"{message}: its layers are zstd-compressed, which needs Docker Engine 23 or newer")
-    return error
 
 
 async def _start(attempt: Attempt) -> Outcome:

@@ -32,24 +32,39 @@ async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
     """Ask the registry beside the block what the deployment's reference names.
 
     `resolve` needs the answer. What the image is that the push event named is asked too: the client keeps the answer.
-    Not on Docker Hub, where that counts as a pull.
     """
     task, registry = attempt.task, attempt.context.registry
-    wanted, expected = task.deployment.reference, task.deployment.expected_digest
-    if (
-        wanted is None
-        or task.config_error is not None
-        or task.deployment.cancelled_at is not None
-        or task.prepared is not None
-        or task.deployment.kind not in {Kind.DEPLOY, Kind.REDEPLOY}
-    ):
+    if (wanted := _asked_reference(task)) is None:
         yield
         return
     async with AsyncExitStack() as stack:
         attempt.asked = await stack.enter_async_context(beside(registry.resolve(wanted, task.login)))
-        if expected is not None and wanted.repository.domain != DOCKER_HUB:
-            _ = await stack.enter_async_context(beside(registry.describe(wanted.with_digest(expected), task.login)))
+        if (pushed := pushed_digest(task)) is not None:
+            _ = await stack.enter_async_context(beside(registry.describe(wanted.with_digest(pushed), task.login)))
         yield
+
+
+def _asked_reference(task: Task) -> Reference | None:
+    """Return the reference that the rollout is going to resolve, if it resolves one."""
+    if (
+        task.config_error is not None
+        or task.deployment.cancelled_at is not None
+        or task.prepared is not None
+        or task.deployment.kind not in {Kind.DEPLOY, Kind.REDEPLOY}
+    ):
+        return None
+    return task.deployment.reference
+
+
+def pushed_digest(task: Task) -> Digest | None:
+    """Return the digest that the push event named, and that the rollout will most likely run.
+
+    None on Docker Hub, where each question counts as a pull.
+    """
+    wanted = _asked_reference(task)
+    if wanted is None or wanted.repository.domain == DOCKER_HUB:
+        return None
+    return task.deployment.expected_digest
 
 
 async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:

@@ -49,6 +49,28 @@ async def insert_pulled(connection: Connection, deployment_id: str, epoch: int, 
     )
 
 
+async def insert_ahead(connection: Connection, deployment_id: str, epoch: int, digest: Digest) -> bool:
+    """Record an image that is about to be pulled, and may turn out not to be the deployment's.
+
+    Returns False for a stale owner.
+    """
+    return bool(
+        await connection.fetchval(
+            f"""
+            WITH owner AS (
+                SELECT application_id, reference, $3::text AS digest, created_at FROM deployments
+                 WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+            ),
+            pulled AS ({_insert("owner")} {_AGAIN})
+            SELECT count(*) FROM owner
+            """,  # noqa: S608 - constants
+            deployment_id,
+            epoch,
+            digest,
+        )
+    )
+
+
 async def insert_all_pulled(connection: Connection, application_id: str) -> None:
     """Record all images that deployments of the application pulled, before they are deleted with it."""
     await connection.execute(f"{_insert('deployments')} AND d.application_id = $1 {_AGAIN}", application_id)

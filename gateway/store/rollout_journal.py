@@ -62,6 +62,11 @@ class PostgresJournal:
         self._replace(detail=digest)
         self._unwritten_digest = digest
 
+    async def record_pull(self, digest: Digest) -> None:
+        row = self._deployment
+        async with statement(self._pool) as connection:
+            await self._own(pulled_images.insert_ahead(connection, row.deployment_id, row.epoch, digest))
+
     async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
         ran = versions.encrypt_swap_version(self._vault, application)
         async with statement(self._pool) as connection:

@@ -1,5 +1,6 @@
 """Tests that a registry may lag behind its push events, and that artifacts other than images are not deployed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from aiohttp import web
 
 from gateway.cli.demo.images import Image, Pusher, digest_of
 from gateway.cli.demo.process import until
-from gateway.docker.engine import containers
-from gateway.docker.engine.client import Engine
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.model.deliveries import Verdict
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code
@@ -23,6 +24,7 @@ from gateway.queue import enqueue, ingest
 from gateway.store import applications, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor
+from gateway.worker.version_retention import remove_unused_images
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.token_registries import served
@@ -42,12 +44,24 @@ class Replica:
     stale: dict[str, Digest] = field(default_factory=dict)
     #: how often the engine is told that there is no such thing
     engine_misses: int = 0
+    #: set when the engine has asked for an image
+    engine_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    #: whether it answers what the tag names only then
+    engine_first: bool = False
+    #: what only the engine is given, by the end of the path
+    engine_only: str = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         last = request.path.rpartition("/")[2]
-        if "docker/" in request.headers.get("User-Agent", "") and "/manifests/" in request.path and self.engine_misses:
-            self.engine_misses -= 1
-            return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN"}]}, status=404)
+        if "docker/" in request.headers.get("User-Agent", "") and "/manifests/" in request.path:
+            self.engine_asked.set()
+            if self.engine_misses:
+                self.engine_misses -= 1
+                return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN"}]}, status=404)
+        elif last == self.engine_only:
+            return web.Response(status=404)
+        elif self.engine_first and last == "latest":
+            await self.engine_asked.wait()
         if (given := self.instead.get(last)) is not None:
             return web.Response(status=given.status, body=given.body, content_type=given.content_type)
         path = request.path if last not in self.stale else request.path.replace(f"/{last}", f"/{self.stale[last]}")
@@ -159,6 +173,29 @@ async def test_a_pull_from_a_lagging_replica_is_retried(behind: DeployedApp, rep
     replica.engine_misses = 4
     ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), newest))
     assert (ended.status, ended.digest, ended.attempts > 1) == (Status.SUCCEEDED, newest, True)
+
+
+async def test_the_pushed_image_is_pulled_before_the_registry_has_said_what_the_tag_names(
+    behind: DeployedApp, replica: Replica, pushes: Pushes
+) -> None:
+    newest = await pushes("second")
+    replica.engine_asked.clear()
+    replica.engine_first = True
+    ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), newest))
+    assert (ended.status, ended.digest, ended.attempts) == (Status.SUCCEEDED, newest, 1)
+
+
+async def test_an_image_that_was_pulled_ahead_is_removed_when_the_tag_names_another(
+    behind: DeployedApp, replica: Replica, pushes: Pushes
+) -> None:
+    pushed, newest = await pushes("second"), await pushes("third")
+    replica.engine_only = pushed  # so that the gateway believes what the tag names
+    ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), pushed))
+    assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
+    name = f"{Reference.parse(Pushes(replica.address, pushes.path).name()).repository}@{pushed}"
+    assert await images.inspect(behind.engine, name) is not None
+    await remove_unused_images(behind.pool, ReachedEngine(behind.engine, await behind.engine.identify(), [None]))
+    assert await images.inspect(behind.engine, name) is None
 
 
 async def test_a_tag_that_a_person_mistyped_fails_at_once(behind: DeployedApp) -> None:
