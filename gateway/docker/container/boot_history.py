@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from gateway.docker.engine.client import Engine
 from gateway.model.applications import Application
 
-_OVERLAP = 0.5  # of the time that a stop takes
+_OVERLAP = 0.8  # of the time that a stop takes
 _REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
 
 
@@ -44,8 +44,8 @@ def boots_quickly(engine: Engine, application: Application) -> bool:
 def head_start(engine: Engine, application: Application) -> float:
     """Return in how many seconds the old version is to stop, while such an application's next one boots.
 
-    The engine does both at once, and each takes longer for it: so the new version is to be ready halfway through the
-    stop, by what both took the last time.
+    The engine does both at once, and each takes longer for it: so the new version is to be ready shortly before the
+    stop ends, by what both took the last time. That late, the push serves sooner, and the outage is as short.
     """
     past, application_id, now = _past(engine), application.application_id, time.monotonic()
     ahead = past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0)

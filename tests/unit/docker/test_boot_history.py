@@ -38,9 +38,9 @@ def _head_start(*, start: float, stop: float, passed: float, clock: list[float])
 
 @pytest.mark.parametrize(
     ("start", "stop", "passed", "wanted"),
-    [(1.0, 0.0, 0.0, 1.0), (1.0, 1.0, 0.0, 0.5), (1.0, 1.0, 0.25, 0.25), (1.0, 1.0, 0.75, 0.0), (1.0, 5.0, 0.0, 0.0)],
+    [(1.0, 0.0, 0.0, 1.0), (1.0, 1.0, 0.0, 0.2), (1.0, 1.0, 0.1, 0.1), (1.0, 1.0, 0.75, 0.0), (1.0, 5.0, 0.0, 0.0)],
 )
-def test_the_new_version_is_to_be_ready_halfway_through_the_stop_of_the_old_one(
+def test_the_new_version_is_to_be_ready_shortly_before_the_stop_of_the_old_one_ends(
     clock: list[float], start: float, stop: float, passed: float, wanted: float
 ) -> None:
     assert _head_start(start=start, stop=stop, passed=passed, clock=clock) == pytest.approx(wanted)
