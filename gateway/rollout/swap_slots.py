@@ -143,8 +143,7 @@ class SwapSlots:
         finally:
             self._count()
             self._held.remove(name)
-            if not self._held:
-                self._nobody_holds.set()
+            self._tell_if_free()
             self._release()
 
     async def let_others_first(self) -> None:
@@ -162,10 +161,21 @@ class SwapSlots:
         self._nobody_waits.clear()
         try:
             await self._free.acquire()
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._nobody_waits.set()
+        except BaseException:
+            self._stop_waiting()
+            self._tell_if_free()
+            raise
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._nobody_waits.set()
+
+    def _tell_if_free(self) -> None:
+        """Wake those who let others first, unless one that waits is about to hold what was just given back."""
+        if not self._held and not self._waiting:
+            self._nobody_holds.set()
 
     def _count(self) -> tuple[float, float]:
         """Return the time, and how long all slots were held until then."""

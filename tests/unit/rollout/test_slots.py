@@ -16,6 +16,7 @@ from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
 from gateway.rollout.swap_slots import SwapSlots
+from gateway.worker.engine_worker import Claimed, EngineWorker, Slots
 
 DEADLINE = 60.0  # seconds
 DIGEST = "sha256:" + "0" * 64
@@ -42,6 +43,7 @@ class Scene:
 
     async def roll_back(self) -> Outcome:
         application: Any = MagicMock(configuration=Configuration(), restored_at=None)
+        application.name = "app"
         target = attempt.RollbackTarget("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
         context = attempt.RolloutContext(
@@ -140,3 +142,31 @@ async def test_a_rollout_that_waits_for_nobody_keeps_its_slot(monkeypatch: pytes
     scene.lend_slot = MagicMock()
     assert (await scene.roll_back()).status is Status.SUCCEEDED
     scene.lend_slot.assert_not_called()
+
+
+async def test_all_swap_before_any_cleans_up_although_fewer_may_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, order, room, pool = Scene(monkeypatch, Order.STOP_FIRST), list[str](), asyncio.Event(), MagicMock()
+
+    async def switch_over(*_: object) -> None:
+        for _tick in range(100):
+            await asyncio.sleep(0)
+        order.append("swap")
+
+    scene.runtime.switch_over.side_effect = switch_over
+    scene.runtime.clean_up.side_effect = lambda *_, **__: order.append("clean up")
+    pool.make_room.side_effect = room.set
+    worker, slots = EngineWorker(MagicMock(), pool, MagicMock(), "engine"), Slots(2, scene.slots, asyncio.Semaphore())
+
+    async def run(claimed: Claimed) -> None:
+        scene.lend_slot = claimed.lend_slot
+        await scene.roll_back()
+        claimed.release()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as rollouts:
+        for _ in range(6):
+            while not worker.hold(slots):
+                room.clear()
+                await room.wait()
+            rollouts.create_task(run(Claimed(MagicMock(), worker, MagicMock(), slots, 0.0)))
+    assert order == ["swap"] * 6 + ["clean up"] * 6
+    assert slots.free == 2
