@@ -345,9 +345,11 @@ class World:
 
     async def answers(self, container: Container) -> bool:
         """Ask it where a client would."""
-        where = await self.address(container)
 
         async def ask() -> bool | None:
+            # While it is swapped it leaves one network and joins another.
+            if (where := await self.address(container)) is None:
+                return None
             try:
                 async with (
                     aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
@@ -363,12 +365,14 @@ class World:
         except TimeoutError:
             return False
 
-    async def address(self, container: Container) -> str:
-        """Return its published port, else its own address on its first network."""
+    async def address(self, container: Container) -> str | None:
+        """Return its published port, else its own address on its first network; None while it has neither."""
         seen = await self.engine.call("GET", f"containers/{container.container_id}/json")
         bindings = (seen["NetworkSettings"]["Ports"] or {}).get("8080/tcp")
-        addresses = [one["IPAddress"] for one in seen["NetworkSettings"]["Networks"].values()]
-        return f"127.0.0.1:{bindings[0]['HostPort']}" if bindings else f"{addresses[0]}:8080"
+        if bindings:
+            return f"127.0.0.1:{bindings[0]['HostPort']}"
+        addresses = (one["IPAddress"] for one in seen["NetworkSettings"]["Networks"].values())
+        return next((f"{address}:8080" for address in addresses if address), None)
 
 
 def _row(row: dict[str, Any]) -> str:
