@@ -27,7 +27,7 @@ from tests.bench.report import Figure, figure
 from tests.support.distribution_hooks import Hook, envelope
 
 ROUNDS = 11
-FAN_ROUNDS = 3
+FAN_ROUNDS = 5
 WIDTHS = (1, 2, 4, 8)
 SETTLE = 1.2  # seconds between rounds, for the client's neighbour entries to be what they are in peace
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.5"}

@@ -24,7 +24,7 @@ from tests.bench.report import Figure, figure
 from tests.support import leftovers
 from tests.support.distribution_hooks import Hook, envelope
 
-ROUNDS = 5
+ROUNDS = 9
 SETTLE = 1.2  # seconds between rounds, for the client's neighbour entries to be what they are in peace
 GATE, GATE_OF_A_SLOW_BOOT = 0.6, 0.2
 _DEFAULT, _OWN = "bridge", "front"

@@ -141,7 +141,7 @@ async def _post_until_taken(hook: Hook, body: bytes, session: aiohttp.ClientSess
     return answer
 
 
-@pytest.mark.parametrize(("many", "versions"), [(3, 8), pytest.param(5, 40, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("many", "versions"), [(3, 5), pytest.param(5, 40, marks=pytest.mark.long)])
 async def test_many_pushes_at_once_end_on_the_newest_and_again_start_nothing(
     gateway: GatewayProcess, engine: Engine, pushes: Pushes, many: int, versions: int
 ) -> None:

@@ -499,5 +499,7 @@ async def test_what_is_left_alone_under_ever_new_names_leaves_few_rows_in_the_au
         await seen.host.run(name, Labels={**ON, "com.docker.compose.oneoff": "True"}, **BUSY)
         await gateway.look(seen.reached)
         assert "docker compose run made it" in (await seen.said(name)).reason
-    failed = await seen.rows("SELECT target FROM audit WHERE number > $1 AND via = 'labels'", before["newest"])
+    failed = await seen.rows(
+        "SELECT target FROM audit WHERE number > $1 AND via = 'labels' ORDER BY number", before["newest"]
+    )
     assert [row["target"] for row in failed] == [f"{seen.host.name}-run-{number}" for number in range(2)]
