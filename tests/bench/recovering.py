@@ -80,11 +80,12 @@ async def _taken_over(one: World) -> float:
     async with one.second_gateway() as second:
         second.key = one.gateway.key
         os.kill(second.pid, signal.SIGSTOP)  # it is there, and claims nothing yet
-        wanted, call = await one.struck(KILL.on(one), Asked.PUSH, await _stop_call(one), after=False)
-        killed = time.time()
+        try:
+            wanted, call = await one.struck(KILL.on(one), Asked.PUSH, "/stop", after=False)
+            killed = time.time()
+        finally:
+            os.kill(second.pid, signal.SIGCONT)
         assert call is not None
-        assert call.endswith("/stop")
-        os.kill(second.pid, signal.SIGCONT)
         await until(lambda: _settled(one, second))
         (newest, *_) = await second.deployments(one.app)
         row = await second.query("deployment.one", deploymentId=newest["deploymentId"])
@@ -92,13 +93,6 @@ async def _taken_over(one: World) -> float:
         await KILL.mend(one)
         await one.ends(wanted)
     return datetime.fromisoformat(settle).timestamp() - killed
-
-
-async def _stop_call(one: World) -> int:
-    """Return which of a rollout's calls stops the old container."""
-    one.proxy.disarm()
-    await one.ends(await one.ask(Asked.PUSH))
-    return next(number for number, call in enumerate(one.proxy.calls) if call.endswith("/stop"))
 
 
 async def _settled(one: World, second: GatewayProcess) -> bool | None:

@@ -29,7 +29,7 @@ class Strike(Protocol):
 
 @dataclass
 class EngineProxy:
-    """`calls` are the changing calls seen. Armed, it strikes at the `at`-th of them, before or after it is made."""
+    """`calls` are the changing calls seen. Armed, it strikes at one of them, before or after it is made."""
 
     socket: Path
     target: Path
@@ -39,11 +39,12 @@ class EngineProxy:
     struck: asyncio.Event = field(default_factory=asyncio.Event)
     made: asyncio.Event = field(default_factory=asyncio.Event)
     _strike: Strike | None = None
-    _at: int = -1
+    _at: int | str = -1
     _after: bool = False
     _late: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def arm(self, strike: Strike, at: int, *, after: bool) -> None:
+    def arm(self, strike: Strike, at: int | str, *, after: bool) -> None:
+        """Strike at the next call of this number, or at the first one whose path ends so."""
         self.calls.clear()
         self._strike, self._at, self._after, self.fired = strike, at, after, None
         self.struck.clear()
@@ -84,7 +85,8 @@ class EngineProxy:
         if request.method == "GET":
             return None
         call = f"{request.method} {request.path.split('/', 2)[-1]}"
-        mine = self._strike if len(self.calls) == self._at and self.fired is None else None
+        here = call.endswith(self._at) if isinstance(self._at, str) else len(self.calls) == self._at
+        mine = self._strike if here and self.fired is None else None
         self.calls.append(call)
         if mine is not None:
             self.fired = call

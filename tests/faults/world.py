@@ -202,8 +202,11 @@ class World:
         made = await self.engine.call("POST", f"containers/{await self.name()}/exec", body=body)
         await self.engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
 
-    async def struck(self, strike: Strike, asked: Asked, at: int, *, after: bool) -> tuple[Digest, str | None]:
-        """Ask, and be struck at the call numbered `at`; return what was asked for and the call, if there was one."""
+    async def struck(self, strike: Strike, asked: Asked, at: int | str, *, after: bool) -> tuple[Digest, str | None]:
+        """Ask, and be struck at the call of that number, or whose path ends so.
+
+        Returns what was asked for and the call, if there was one.
+        """
         self.proxy.arm(strike, at, after=after)
         wanted = await self.ask(asked)
 
