@@ -2,8 +2,10 @@
 
 import asyncio
 import ctypes
+import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import asyncpg
 import pytest
 from aiohttp import web
 
+from gateway.cli.demo import process
 from gateway.cli.demo.engine import free_network, private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
@@ -127,3 +130,16 @@ async def test_an_engine_that_is_asked_for_nonsense_says_so() -> None:
     ):
         with pytest.raises(Failed, match="No such container"):
             await one.call("GET", "containers/nobody/json")
+
+
+def test_a_port_is_not_returned_again_while_others_are_left() -> None:
+    ports = [free_port() for _ in range(1000)]
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_port_that_is_taken_at_another_address_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", port))
+        monkeypatch.setattr(process, "_next_port", itertools.count(port - 12_000))
+        assert free_port() != port

@@ -1,6 +1,7 @@
 """A `gateway serve` of its own, as an operator runs it, and what a client asks of it."""
 
 import asyncio
+import itertools
 import os
 import secrets
 import signal
@@ -29,17 +30,19 @@ T = TypeVar("T")
 
 # Below the ports that Linux gives to outgoing connections, and to whoever asks for any.
 _FIRST_PORT, _PORTS = 12_000, 20_000
+_next_port = itertools.count(secrets.randbelow(_PORTS))
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody uses.
+    """Return a port that is free at every IPv4 address.
 
-    It is one of many, so that another process hardly takes it before it is used, or while a gateway restarts.
+    Ports are returned in turn, from a random one on, and start again after the last. So another caller hardly gets one
+    that waits for its use, or whose user restarts.
     """
     while True:
-        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        port = _FIRST_PORT + next(_next_port) % _PORTS
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))
             return port
 
 
