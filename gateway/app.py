@@ -29,7 +29,6 @@ from gateway import installation, processes, service_manager
 from gateway.admin.context import Context
 from gateway.api.connections import Limits, Runner, limits_for, raise_file_limit
 from gateway.api.health import MetricsOfOthers, no_metrics
-from gateway.api.ingress.rate_limit import Buckets
 from gateway.api.ingress.shared_buckets import SharedBuckets
 from gateway.api.local_users import LOCAL_SOCKET
 from gateway.api.server import build
@@ -45,6 +44,7 @@ from gateway.store import gateway_address
 from gateway.store.data_directory import make_private
 from gateway.store.database import Pool, transaction
 from gateway.store.storage import open_storage
+from gateway.token_buckets import Buckets
 from gateway.worker.promoter import promoting
 from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import Supervisor, supervise

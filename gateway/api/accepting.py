@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.admin.context import Context
 from gateway.api import relay
 from gateway.api.base import with_ingress
-from gateway.api.ingress.rate_limit import Buckets
+from gateway.token_buckets import Buckets
 
 
 def build_accepting(context: Context, *, buckets: Buckets, supervising: Path) -> web.Application:

@@ -13,13 +13,14 @@ from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.ingress import deadline, deploy_token, key_fetcher, rejections, webhooks
 from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE, EndpointCache
 from gateway.api.ingress.pipeline import ACCEPTOR
-from gateway.api.ingress.rate_limit import RATE_LIMITERS, Buckets, RateLimiters
+from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiters
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS, KeyedLocks
 from gateway.api.ingress.shortcut import Shortcut
 from gateway.api.shortcut_connections import SHORTCUT
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError
 from gateway.queue.accept import Acceptor
+from gateway.token_buckets import Buckets
 
 _LOG = structlog.get_logger()
 

@@ -11,13 +11,13 @@ from gateway.api.context import SHARE
 from gateway.api.docs import pages
 from gateway.api.health import METRICS_OF_OTHERS, MetricsOfOthers, no_metrics
 from gateway.api.ingress import approval_links
-from gateway.api.ingress.rate_limit import Buckets, OwnBuckets
 from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.readiness import READINESS, Readiness
 from gateway.api.rpc import auth, dispatch, handlers
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS, ConcurrencyLimits
 from gateway.api.rpc.key_lookup import KEY_LOOKUP, KeyLookup
 from gateway.store.database import share
+from gateway.token_buckets import Buckets, OwnBuckets
 
 
 def build(

@@ -4,48 +4,34 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from gateway.token_buckets import OwnBuckets
 
-@dataclass(slots=True)
-class _Level:
-    left: float
-    at: float
-    refused: int = 0
+_MOST_COUNTED = 10_000  # things whose refusals are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a thing may change now, and how often it was refused since it was last allowed to."""
+
+    allowed: bool
+    refused_before: int
 
 
 class ChangeBudget:
-    """Each key may change `burst` times at once, and then once in `interval` seconds."""
+    """Each thing may change `burst` times at once, and then once in `interval` seconds."""
 
     def __init__(self, burst: int, interval: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._burst = burst
-        self._interval = interval
-        self._clock = clock
-        #: the one that was asked for the longest ago comes first
-        self._levels: dict[Hashable, _Level] = {}
+        self._rate = 1 / interval
+        self._buckets = OwnBuckets(clock)
+        self._refused: dict[Hashable, int] = {}
 
-    def take(self, key: Hashable) -> int | None:
-        """Return how often the key was refused since it was last allowed, and None where it is refused."""
-        now = self._clock()
-        level = self._levels.pop(key, None) or _Level(self._burst, now)
-        level.left, level.at = min(self._burst, level.left + (now - level.at) / self._interval), now
-        self._levels[key] = level
-        self._forget_full(now)
-        if level.left < 1:
-            level.refused += 1
-            return None
-        refused, level.refused = level.refused, 0
-        level.left -= 1
-        return refused
-
-    def is_empty(self, key: Hashable) -> bool:
-        """Tell whether the key has just been refused."""
-        return key in self._levels and self._levels[key].refused > 0
-
-    @property
-    def known(self) -> int:
-        """How many keys are remembered: those that have not been full for a while."""
-        return len(self._levels)
-
-    def _forget_full(self, now: float) -> None:
-        for key, level in list(self._levels.items())[:2]:
-            if now - level.at >= self._burst * self._interval:
-                del self._levels[key]
+    def take(self, thing: Hashable) -> Verdict:
+        """Decide whether the thing may change now. That it may is counted."""
+        refused = self._refused.pop(thing, 0)
+        if not self._buckets.take(thing, self._rate, self._burst):
+            return Verdict(allowed=True, refused_before=refused)
+        if len(self._refused) >= _MOST_COUNTED:
+            self._refused.clear()
+        self._refused[thing] = refused + 1
+        return Verdict(allowed=False, refused_before=refused)

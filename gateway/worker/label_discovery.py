@@ -136,16 +136,14 @@ class LabelDiscovery:
 
     def _may_change(self, name: str, seen: _Seen) -> bool:
         """Tell whether labels may change what has this name now; if not, the next looks ask again."""
-        key = (seen.place, name)
-        was_refused = self._changes.is_empty(key)
-        refused = self._changes.take(key)
-        if refused is None and not was_refused:
+        verdict = self._changes.take((seen.place, name))
+        if not verdict.allowed and not verdict.refused_before:
             _LOG.warning(
                 "Labels change too often: those of this name count once in five minutes from now on",
                 name=name,
                 host=seen.reached.identity.name,
             )
-        return refused is not None
+        return verdict.allowed
 
     async def _labels_by_name(self, application: LabelledApplication, seen: _Seen) -> Mapping[str, str] | None:
         """Return the labels of what has the application's name; None if nothing has."""
@@ -313,9 +311,15 @@ class LabelDiscovery:
                 )
                 if not is_new or one.application_id is not None:
                     return  # one that another installation has made is replaced often
-                if (untold := self._refusals.take(seen.place)) is None:
+                verdict = self._refusals.take(seen.place)
+                if not verdict.allowed:
                     return
-                more = f" ({untold} more were left alone since the last row: gateway apps discovered)" if untold else ""
+                unrecorded = verdict.refused_before
+                more = (
+                    f" ({unrecorded} more were left alone since the last row: gateway apps discovered)"
+                    if unrecorded
+                    else ""
+                )
                 event = UnrecordedEvent(
                     actor, Outcome.FAILED, truncate(reason, _MAX_DETAIL - len(more)) + more, one.name
                 )

@@ -19,7 +19,6 @@ from aiohttp import web
 from gateway.admin import approvals as admin
 from gateway.admin.approvals import Given
 from gateway.api.context import SHARE, sender
-from gateway.api.ingress.rate_limit import OwnBuckets
 from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
 from gateway.model.approvals import AnswerKind, Approval
@@ -28,6 +27,7 @@ from gateway.model.errors import Conflict, Forbidden, GatewayError, InvalidInput
 from gateway.model.sanitize import safe_line
 from gateway.store import applications
 from gateway.store.database import statement
+from gateway.token_buckets import OwnBuckets
 
 if TYPE_CHECKING:
     import jinja2

@@ -6,13 +6,13 @@ gateway share the rates; each has its part of the slots.
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from gateway.model.errors import Throttled
+from gateway.token_buckets import Buckets
 
 _T = TypeVar("_T")
 
@@ -20,37 +20,6 @@ _MAX_LIMITERS = 20_000
 _MAX_WAITING = 1000  # requests of one endpoint
 _UNKNOWN_RATE = 10_000.0  # requests a second to unknown paths; their slots limit them before
 _BURST = 10.0  # seconds' worth of requests that may come at once
-
-
-class Buckets(Protocol):
-    """The levels of token buckets, by name."""
-
-    def take(self, name: str, rate: float, capacity: float, /) -> float:
-        """Take one token; return 0, or the seconds until there is one."""
-
-    def lower(self, name: str, level: float, /) -> None:
-        """Let the bucket hold no more than this."""
-
-
-class OwnBuckets:
-    """The levels of this process alone; those used the longest ago are discarded, which makes them full again."""
-
-    def __init__(self) -> None:
-        self._levels: dict[str, tuple[float, float]] = {}
-
-    def take(self, name: str, rate: float, capacity: float, /) -> float:
-        now = time.monotonic()
-        level, filled_at = self._levels.pop(name, (capacity, now))
-        level = min(level + (now - filled_at) * rate, capacity)
-        taken = level >= 1
-        if len(self._levels) >= _MAX_LIMITERS:
-            del self._levels[next(iter(self._levels))]
-        self._levels[name] = (level - taken, now)
-        return 0.0 if taken else (1 - level) / rate
-
-    def lower(self, name: str, level: float, /) -> None:
-        held, filled_at = self._levels.get(name, (level, time.monotonic()))
-        self._levels[name] = (min(held, level), filled_at)
 
 
 class RateLimiter:
