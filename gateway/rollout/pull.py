@@ -1,8 +1,8 @@
 """Pull the image of a rollout, and begin with that before it is known whether this image is to run.
 
-It most often is the one that the push event named. Only the registry's answer decides what runs: nothing is created
-from another one that was pulled ahead. That is recorded before it is pulled, and removed once no container uses it,
-as each image that a rollout pulls.
+A rollout most often runs the image that the push event named, so this one is pulled ahead. Only the registry's answer
+decides what runs. An image is recorded before it is pulled, also ahead. The clean-up removes it once no container uses
+it.
 """
 
 from collections.abc import AsyncIterator

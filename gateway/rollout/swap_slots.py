@@ -173,7 +173,7 @@ class SwapSlots:
             self._nobody_waits.set()
 
     def _tell_if_free(self) -> None:
-        """Wake those who let others first, unless one that waits is about to hold what was just given back."""
+        """Wake those who let others first, unless somebody holds a slot or waits for one."""
         if not self._held and not self._waiting:
             self._nobody_holds.set()
 

@@ -45,7 +45,7 @@ def head_start(engine: Engine, application: Application) -> float:
     """Return in how many seconds the old version is to stop, while such an application's next one boots.
 
     The engine does both at once, and each takes longer for it: so the new version is to be ready shortly before the
-    stop ends, by what both took the last time. That late, the push serves sooner, and the outage is as short.
+    stop ends, by what both took the last time. The push serves sooner then, and the outage is a little longer.
     """
     past, application_id, now = _past(engine), application.application_id, time.monotonic()
     ahead = past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0)
