@@ -21,7 +21,7 @@ from gateway.rollout.swap_slots import SwapSlots
 T = TypeVar("T")
 
 #: containers that are created on an engine at once: more only take its time from the swaps
-CREATIONS = 4
+PREPARATIONS = 4
 
 
 def _send_nothing(_title: str, _body: str) -> None:
@@ -43,8 +43,8 @@ class RolloutContext:
     registry_lag: float = 30.0
     #: sends an alert about what no outcome reports: title and body
     send_alert: Callable[[str, str], None] = _send_nothing
-    #: limits how many containers are created on the engine at once
-    creations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CREATIONS))
+    #: limits how many rollouts look at their containers or create one on the engine at once
+    preparations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PREPARATIONS))
     #: lets another rollout begin in place of this one during the block, in which it only waits for others
     lend_slot: Callable[[], AbstractContextManager[None]] = nullcontext
 

@@ -65,7 +65,8 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
         if left_open is None and _is_before_backup(task) and (outcome := await _settle_unrecorded(attempt)):
             return outcome
         async with ask_beside(attempt), pull_ahead(attempt):
-            await attempt.runtime.remove_leftovers()
+            async with context.preparations:  # of many at once, the first ones swap while the others prepare
+                await attempt.runtime.remove_leftovers()
             if task.deployment.cancelled_at is not None:
                 return Outcome(Status.CANCELLED, _CANCELLED)
             return await _RECIPES[task.deployment.kind](attempt)
@@ -203,7 +204,7 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
     if swaps.crowded:
         obstacle = rollout_swap.OTHERS_WAIT
     with swaps.coming():
-        async with attempt.context.creations:
+        async with attempt.context.preparations:
             await journal.begin(Step.CREATE)
             return await runtime.create(version, serving, obstacle=obstacle)
 

@@ -24,7 +24,7 @@ from gateway.config import Settings
 from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine, connect
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.servers import Server
-from gateway.rollout.attempt import CREATIONS
+from gateway.rollout.attempt import PREPARATIONS
 from gateway.rollout.swap_slots import SwapSlots
 from gateway.store import engines, leases, members, servers
 from gateway.store.database import Connection, Pool, statement, transaction
@@ -100,7 +100,7 @@ class EnginePool:
         #: why servers cannot be used, as it was logged
         self._unusable: dict[_Key, str] = {}
         self._slots: defaultdict[str, Slots] = defaultdict(
-            lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
+            lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(PREPARATIONS))
         )
         self._refresh_wanted = asyncio.Event()
         self._woken, self._has_room = asyncio.Event(), asyncio.Event()

@@ -33,12 +33,12 @@ _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restar
 
 @dataclass(slots=True)
 class Slots:
-    """The slots of one daemon: `free` ones for rollouts, for those that stop and start containers, and create them."""
+    """The slots of one daemon: `free` ones for rollouts, for those that stop and start containers, and that prepare."""
 
     #: less than none while rollouts that had lent theirs go on
     free: int
     swaps: SwapSlots
-    creations: asyncio.Semaphore
+    preparations: asyncio.Semaphore
 
 
 @dataclass(frozen=True, slots=True)

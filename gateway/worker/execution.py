@@ -254,7 +254,7 @@ class Execution:
             context.settings.progress_deadline,
             context.settings.registry_lag,
             lambda title, body: context.alerts.send(Alert(title, body)),
-            claimed.slots.creations,
+            claimed.slots.preparations,
             claimed.lend_slot,
         )
 

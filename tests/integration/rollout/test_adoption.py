@@ -412,7 +412,8 @@ async def test_what_was_adopted_is_not_listed_as_free_and_adopting_it_again_chan
         return host.name in {one["name"] for one in found}, host.name in declared
 
     async def recorded() -> tuple[Application, Any]:
-        entries = [one for one in (await web.query("audit.list"))["items"] if one["noun"]]
+        page = await web.query("audit.list", applicationId=told["applicationId"])
+        entries = [one for one in page["items"] if one["noun"]]
         async with transaction(web.pool) as connection:
             return await applications.select_application(connection, VAULT, told["applicationId"]), entries
 
