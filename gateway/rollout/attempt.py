@@ -20,7 +20,7 @@ from gateway.rollout.swap_slots import SwapSlots
 
 T = TypeVar("T")
 
-#: containers that are created on an engine at once: more only take its time from the swaps
+#: rollouts that look at their containers, or create one, at once on an engine: more only take its time from the swaps
 PREPARATIONS = 4
 
 

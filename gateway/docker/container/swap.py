@@ -1,6 +1,6 @@
 """Replaces one container with another, and restores the old one. No other module changes a serving container.
 
-stop-first    rename old aside, give new the name; stop old; start new, and turn off old's restart policy
+stop-first    rename old aside, give new the name; stop old, start new; turn off old's restart policy
               a new one that has booted off its network, or does so while old stops, joins that instead of the start
 start-first   give new the aliases, then the name, so that both always resolve; drain old, turn off its restart policy,
               stop it
@@ -84,7 +84,9 @@ class ContainerSwap:
         await self._connect(new, await self._manual_networks(seen))
         old = await self._set_aside(seen.container)
         await complete_both(self._give_name(new), self._stop(old))
-        await complete_both(self._start_in_place_of(old, new), self._turn_off_restarts(old))
+        await self._start_in_place_of(old, new)
+        # Not before: if the host crashes until then, the engine starts the old one again.
+        await self._turn_off_restarts(old)
 
     async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
         for network, endpoint in endpoints.items():
