@@ -20,7 +20,7 @@ from gateway.rollout.swap_slots import SwapSlots
 
 T = TypeVar("T")
 
-#: rollouts that look at their containers, or create one, at once on an engine: more only take its time from the swaps
+#: rollouts that list or create containers on an engine at once: more would take the engine's time from swaps
 PREPARATIONS = 4
 
 
@@ -41,11 +41,11 @@ class RolloutContext:
     progress_deadline: float
     #: seconds that a registry may take to serve a tag that it has reported as pushed
     registry_lag: float = 30.0
-    #: sends an alert about what no outcome reports: title and body
+    #: sends an alert (title, body) about something that no outcome reports
     send_alert: Callable[[str, str], None] = _send_nothing
-    #: limits how many rollouts look at their containers or create one on the engine at once
+    #: limits how many rollouts list or create containers on the engine at once
     preparations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PREPARATIONS))
-    #: lets another rollout begin in place of this one during the block, in which it only waits for others
+    #: lends the rollout's slot to another rollout during the block, in which this one only waits for others
     lend_slot: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -80,21 +80,21 @@ class Task:
     config_error: str | None = None
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
-    #: tells whether it was requested before the database was restored from a backup, and what the given deployment made
-    #: came later
+    #: tells whether this deployment was requested before the database was restored from a backup, and the deployment
+    #: with the given id, which made what serves, came after that backup
     is_older_than: Callable[[str], Awaitable[bool]] = _is_never_older
     #: what serves, as recorded
     previous: Running | None = None
-    #: the application as the open swap runs it; None if that is not known
+    #: the application with the configuration of the open swap; None if unknown
     begun: Application | None = None
     #: asks the gates about what is to be pulled and returns their answers in words; raises AtGate, or Failed when one
     #: refuses. None: there are no gates
     ask_gates: Callable[[Candidate], Awaitable[str]] | None = None
-    #: whether it belongs to a release that has not ended, which may need what the deployment replaces
+    #: whether the deployment belongs to an open release, which may have to bring the replaced version back
     in_release: bool = False
-    #: whether it must not touch what serves yet: the other members of its release are not prepared
+    #: whether the rollout must stop before the swap, since the other members of its release are not prepared
     only_prepares: bool = False
-    #: what it has prepared for its release: this runs, whatever the tag names by now
+    #: the digest that was prepared for the release: it runs, whatever the tag names by now
     prepared: Digest | None = None
     prepared_spec: str | None = None
 
@@ -112,14 +112,14 @@ class Attempt:
     application: Application
     runtime: Runtime
     deadline: float
-    #: the first question to the registry, which was asked before its answer is needed
+    #: the first request to the registry, which `ask_beside` sent before the answer is needed
     asked: asyncio.Task[Resolved] | None = None
-    #: the image that the push event named, and its pull, which was begun before it is known whether this one runs
+    #: the image that the push event named, and its pull ahead
     pulling: tuple[Reference, asyncio.Task[bool]] | None = None
 
 
 async def within_deadline(attempt: Attempt, step: Coroutine[object, object, T]) -> T:
-    """Run a step within the attempt's deadline; raises Failed. Putting back is never cut short by it."""
+    """Run a step within the attempt's deadline, and raise Failed after it. Putting back has no deadline."""
     try:
         async with asyncio.timeout_at(attempt.deadline):
             return await step
@@ -138,10 +138,10 @@ def _timed_out(attempt: Attempt) -> Failed:
 
 @asynccontextmanager
 async def swap_slot(attempt: Attempt, *, starts: bool = True, opens: bool = False) -> AsyncIterator[None]:
-    """Hold one of the engine's slots. A wait for one is recorded in the journal, and extends the deadline.
+    """Hold one of the engine's swap slots. A wait for the slot is recorded in the journal, and extends the deadline.
 
-    `starts` says whether a container is started: only that shows how busy the engine is. `opens` says that the block
-    begins with the record of a swap, which ends the record of the wait too.
+    `starts`: the block starts a container, so its duration shows how busy the engine is. `opens`: the block begins by
+    writing the record of the swap, which also clears the recorded wait.
     """
     clock = asyncio.get_running_loop().time
     started, waits_for = clock(), attempt.context.swaps.waits_for
@@ -149,7 +149,7 @@ async def swap_slot(attempt: Attempt, *, starts: bool = True, opens: bool = Fals
         await attempt.journal.record_wait(waits_for)
     async with attempt.context.swaps.hold(attempt.task.application.name, watched=starts):
         attempt.deadline += clock() - started
-        # Nothing waits for it while others wait for the slot.
+        # The block does not wait for this write, since other rollouts wait for the slot.
         cleared = None if waits_for is None or opens else asyncio.ensure_future(attempt.journal.clear_wait())
         try:
             yield

@@ -1,8 +1,7 @@
-"""Pull the image of a rollout, and begin with that before it is known whether this image is to run.
+"""Pull the image of a rollout. The pull begins before the registry has answered which image the rollout runs.
 
-A rollout most often runs the image that the push event named, so this one is pulled ahead. Only the registry's answer
-decides what runs. An image is recorded before it is pulled, also ahead. The clean-up removes it once no container uses
-it.
+Most rollouts run the image that the push event named, so that image is pulled ahead. The registry's answer alone
+decides what runs. Every image is recorded before its pull, so that the clean-up removes it once no container uses it.
 """
 
 from collections.abc import AsyncIterator
@@ -23,9 +22,9 @@ _LOG = structlog.get_logger()
 
 @asynccontextmanager
 async def pull_ahead(attempt: Attempt) -> AsyncIterator[None]:
-    """Pull the image that the push event named beside the block. Where `pull` wants that, it takes this pull over.
+    """Pull the image that the push event named while the block runs. `pull` takes this pull over if it needs the image.
 
-    Not where gates decide what may be pulled.
+    Nothing is pulled ahead when the application has gates, since these decide what may be pulled.
     """
     wanted, digest = attempt.task.deployment.reference, pushed_digest(attempt.task)
     if wanted is None or digest is None or attempt.task.ask_gates is not None:
@@ -38,7 +37,7 @@ async def pull_ahead(attempt: Attempt) -> AsyncIterator[None]:
 
 
 async def _pull_ahead(attempt: Attempt, reference: Reference, digest: Digest) -> bool:
-    """Return whether the image was pulled. If not, `pull` finds out why: the registry may have it only later."""
+    """Pull the image; return whether that succeeded. If not, `pull` tries again and reports the error."""
 
     async def progress(summary: str) -> None:
         if attempt.journal.step is Step.PULL:
@@ -64,7 +63,7 @@ async def pull(attempt: Attempt, reference: Reference) -> None:
 
 
 async def _was_pulled_ahead(attempt: Attempt, reference: Reference) -> bool:
-    """Wait for the pull that is under way, or end it when it is of another image. Return whether it has succeeded."""
+    """Wait for the pull ahead, or cancel it if it is of another image. Return whether this image was pulled."""
     if attempt.pulling is None:
         return False
     ahead, pulling = attempt.pulling

@@ -1,11 +1,11 @@
 """Resolve a tag to a digest. A registry may report a push before it serves it, since its replicas and caches lag.
 
-While the registry does not answer with the pushed digest, the gateway asks again: first here, then postponed, with its
-slot free:
+While the registry does not answer with the pushed digest, the gateway asks again: at first within the attempt, then by
+postponing the deployment, which frees its slot. It asks again
 
-    the tag or image is not found                    for as long as a registry may lag
-    a digest that the application ran before         for as long, since the push is not visible yet
-    another digest, while the pushed one exists      for a part of it, since a newer push may have come after
+    if the tag or image is not found                        for as long as a registry may lag
+    if the application ran the answered digest before       for as long, since the push is probably not visible yet
+    if the pushed digest exists beside the answered one     for a part of that time, since a newer push may have come
 
 Then it believes the registry's answer.
 """
@@ -29,9 +29,9 @@ _EXPECTED_PRESENT_PART = 0.25  # of the time that a registry may lag
 
 @asynccontextmanager
 async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
-    """Ask the registry beside the block what the deployment's reference names.
+    """Ask the registry, while the block runs, which digest the deployment's reference names, for `resolve`.
 
-    `resolve` needs the answer. What the image is that the push event named is asked too: the client keeps the answer.
+    Also asks for the manifest of the digest that the push event named, since the client caches the answer.
     """
     task, registry = attempt.task, attempt.context.registry
     if (wanted := _asked_reference(task)) is None:
@@ -59,7 +59,7 @@ def _asked_reference(task: Task) -> Reference | None:
 def pushed_digest(task: Task) -> Digest | None:
     """Return the digest that the push event named, and that the rollout will most likely run.
 
-    None on Docker Hub, where each question counts as a pull.
+    Returns None for Docker Hub, where each request counts as a pull.
     """
     wanted = _asked_reference(task)
     if wanted is None or wanted.repository.domain == DOCKER_HUB:
@@ -72,7 +72,7 @@ async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     task, wanted = attempt.task, _reference(attempt.task)
     attempt.journal.note_step(Step.RESOLVE, str(wanted))
     if not await _answers_soon(attempt):
-        await attempt.journal.flush()  # else it is written with the next step: until then, nothing is changed
+        await attempt.journal.flush()  # after a quick answer, the next step writes it: nothing is changed until then
     with postpone_while_lagging(attempt):
         try:
             resolved = await _resolve_expected(attempt, wanted)
@@ -137,18 +137,18 @@ async def _resolve_expected(attempt: Attempt, wanted: Reference) -> Resolved:
 
 
 async def _ask(attempt: Attempt, wanted: Reference) -> Resolved:
-    """Return the registry's answer: at first to the question that was asked already."""
+    """Return the registry's answer. The first call takes the answer to the request that `ask_beside` sent."""
     asked, attempt.asked = attempt.asked, None
     return await (asked or attempt.context.registry.resolve(wanted, attempt.task.login))
 
 
 async def _answers_soon(attempt: Attempt) -> bool:
-    """Wait for a moment for the answer to the question that was asked already; return whether it is there."""
+    """Wait a moment for the answer to the request that `ask_beside` sent; return whether it has come."""
     return attempt.asked is not None and bool((await asyncio.wait([attempt.asked], timeout=_SOON))[0])
 
 
 async def _is_behind(attempt: Attempt, wanted: Reference, digest: Digest) -> bool:
-    """Tell whether the digest is likely the tag's from before the push."""
+    """Tell whether the digest is probably what the tag named before the push."""
     task = attempt.task
     if not _may_lag(attempt):
         return False
@@ -161,7 +161,10 @@ async def _is_behind(attempt: Attempt, wanted: Reference, digest: Digest) -> boo
 
 
 def _may_lag(attempt: Attempt, part: float = 1.0, *, seen: bool = False) -> bool:
-    """Tell whether a push was reported so recently that the registry may not serve it yet."""
+    """Tell whether a push was reported so recently that the registry may not serve it yet.
+
+    `part` shortens the time for which a registry may lag. `seen`: the registry has served the image before.
+    """
     deployment = attempt.task.deployment
     if deployment.kind is Kind.ROLLBACK:
         return False

@@ -1,8 +1,8 @@
 """Swap the old version for the new one, or put the old one back.
 
-The swap is one record, written before it begins. From then on the database may go away: the swap is finished from
-memory and recorded afterwards. After a crash, the next owner settles the open record first, with the configuration
-that the new version was made from: the application may have another one by then.
+One record describes the swap, and is written before it begins. From then on the database may be unavailable: the swap
+is finished from memory and recorded afterwards. After a crash, the next owner settles the open swap first. It uses the
+configuration that the new version was made from, since the application's may have changed.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _LOG = structlog.get_logger()
 
 #: attempts at a deployment whose new container is removed by somebody else
 MAX_REMOVED_ATTEMPTS = 5
-# Attempts at finishing an open swap, and at putting it back.
+# After so many failed attempts at settling an open swap, it is put back, not finished; and then closed as it is.
 _MAX_FORWARD, _MAX_BACK = 6, 10
 #: attempts at settling a swap that end on a defect, and all attempts; after these, what serves is only observed
 MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS = 5, 100
@@ -32,7 +32,11 @@ _REGISTRY_CODES = frozenset({Code.REGISTRY_UNREACHABLE, Code.RATE_LIMITED, Code.
 
 
 async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
-    """Finish the swap if it is this deployment's own and can go on; else put it back. Returns its outcome if own."""
+    """Finish the swap that an earlier attempt left open, or put it back.
+
+    It is finished if it belongs to this deployment and can go on. Returns the outcome if the swap decides this
+    deployment, and None if the deployment is still to be rolled out.
+    """
     attempt.journal.note_step(Step.SETTLE, f"a swap was left open, going {left_open.direction}")
     await attempt.journal.flush_if_possible()
     await attempt.journal.extend_lease_if_possible(attempt.runtime.longest_call())
@@ -56,7 +60,7 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         if error.reason.code is Code.ENGINE_UNREACHABLE or left_open.failed_resumptions + 1 < limit:
             raise
         _LOG.exception("An open swap cannot be put back: it is closed as it is")
-        if not is_own:  # whose outcome says it
+        if not is_own:  # the outcome of the deployment reports its own swap
             title = f"{attempt.task.application.name}: a swap could not be put back"
             attempt.context.send_alert(title, f"It is closed as it is: {error}")
         left_open = replace(left_open, reason=left_open.reason or error.reason)
@@ -105,15 +109,16 @@ async def _describe_serving(attempt: Attempt, swap: Swap) -> tuple[Serving | Non
 
 
 async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[str], Awaitable[Swap]] | None = None) -> Outcome:
-    """Perform the swap. Under start-first the new version proves itself beside the old one first.
+    """Perform the swap. Under start-first, the new version first proves itself beside the old one.
 
-    `anew` creates it again, to start in the swap, when it cannot boot beside the old one, and is given the reason.
+    When the new version cannot boot beside the old one, `anew` gets the reason, and creates a new container that starts
+    during the swap.
     """
     if swap.starts_beside_old:
         await _discard_on_failure(attempt, swap, _start_beside(attempt, swap))
     boot = None
     if swap.boots_beside_old and attempt.context.swaps.crowded:
-        # It takes the engine's time from swaps that could end sooner.
+        # A boot beside the old version would take the engine's time from swaps that could end sooner.
         swap = replace(swap, boots_beside_old=False, boots_quickly=False, boot_obstacle=OTHERS_WAIT)
     if swap.boots_beside_old and not swap.boots_quickly and anew is not None:
         boot = _BootBeside(attempt, anew)
@@ -123,7 +128,7 @@ async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[str], Awaitab
 
 @dataclass(slots=True)
 class _BootBeside:
-    """Lets the new version of a stop-first swap boot beside the old one, which is untouched."""
+    """Boots the new version of a stop-first swap beside the old one, which stays as it is."""
 
     attempt: Attempt
     anew: Callable[[str], Awaitable[Swap]]
@@ -139,16 +144,16 @@ class _BootBeside:
         await self._boot.wait()
 
     async def confirm(self, swap: Swap) -> Swap:
-        """Look once more, directly before the swap: it may have waited for a slot."""
+        """Check the booted version again directly before the swap, which may have waited for a slot."""
         return swap if self._boot is None else await self._or_anew(swap, self._boot.check_silent())
 
     async def _or_anew(self, swap: Swap, step: Coroutine[object, object, None]) -> Swap:
-        """Run a step. When it fails, return a swap with a new container that is not started yet."""
+        """Run a step of the boot. Return the swap, or after a failure a swap with another, unstarted container."""
         runtime = self.attempt.runtime
         try:
             await step
         except (Postponed, LeaseLost):
-            raise  # the next attempt removes it
+            raise  # the next attempt removes the new container
         except Failed as error:
             _LOG.info("A container cannot boot beside the old one", container=swap.new, reason=str(error))
             self._boot = None
@@ -173,7 +178,7 @@ async def _discard_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obje
     try:
         await step
     except (Postponed, LeaseLost):
-        raise  # the next attempt removes it
+        raise  # the next attempt removes the new container
     except Failed as error:
         log = await _last_lines(attempt, swap)
         await run_to_completion(attempt.runtime.discard(replace(swap, reason=error.reason)))
@@ -190,7 +195,7 @@ async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *
     async with swap_slot(attempt, starts=starts, opens=not resumed and boot is None):
         if boot is not None:
             swap = await within_deadline(attempt, boot.confirm(swap))
-        # One that boots quickly begins before the record is written: that leaves the old version as it is.
+        # A quick boot begins before the record is written, since it does not touch the old version.
         booting = asyncio.ensure_future(attempt.runtime.boot_beside(swap)) if swap.boots_quickly else None
         if not resumed:
             await _discard_on_failure(attempt, swap, _open(attempt, swap, booting))
@@ -213,7 +218,7 @@ async def _open(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot] | None
 
 
 async def _end(booting: asyncio.Task[Boot] | None) -> None:
-    """End the boot, of which nothing may run while the new version is removed or the old one is put back."""
+    """End the boot: none of it may run while the new version is removed or the old one is put back."""
     if booting is not None:
         booting.cancel()
         await asyncio.gather(booting, return_exceptions=True)
@@ -223,7 +228,7 @@ async def _switch_over(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot]
     attempt.journal.note_step(Step.SWAP, _describe_order(swap))
     try:
         if resumed and swap.starts_beside_old:
-            # The engine may have restarted since, without starting the new container.
+            # The engine may have restarted since then, without starting the new container.
             await attempt.runtime.start_beside(swap)
         await attempt.runtime.switch_over(swap, booting)
     finally:
@@ -231,7 +236,7 @@ async def _switch_over(attempt: Attempt, swap: Swap, booting: asyncio.Task[Boot]
 
 
 def _describe_order(swap: Swap) -> str:
-    """Return how a stop-first swap goes, where there is more than one way."""
+    """Return a sentence on which way a stop-first swap takes, or "" when there is only one."""
     if swap.boots_quickly:
         return "the new one boots while the old one stops, and joins its network in its place"
     if swap.boots_beside_old:
@@ -270,7 +275,7 @@ async def _put_back_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obj
 
 
 async def _put_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Outcome:
-    """Put the old version back. Without a `reason` the deployment is tried again later."""
+    """Put the old version back, and return the outcome. Without a `reason`, the deployment is tried again later."""
     log = await _last_lines(attempt, swap) if reason else ""
     back = replace(swap, direction=Direction.BACK, reason=reason, log=log)
     await attempt.journal.record_reversal(back)
@@ -285,13 +290,13 @@ async def commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Clean up, and return what is observed to serve."""
     attempt.journal.note_step(Step.COMMIT)
     if attempt.context.swaps.wanted:
-        # Those that wait to begin would otherwise wait for it, and it for the few that are left.
+        # The clean-up lets running swaps go first. It lends its slot meanwhile, so that waiting rollouts can begin.
         with attempt.context.lend_slot():
             await attempt.context.swaps.let_others_first()
     try:
         await attempt.runtime.clean_up(swap, at_least=1 if attempt.task.in_release else 0)
     except Failed:
-        # The new version is proven all the same.
+        # The new version is proven, so a failed clean-up does not fail the rollout.
         _LOG.warning("Cannot clean up after a rollout", exc_info=True)
     serving = await attempt.runtime.serving()
     if serving is None or serving.digest is None or not serving.running:
@@ -314,7 +319,7 @@ async def _last_lines(attempt: Attempt, swap: Swap) -> str:
 
 
 async def _put_back_outcome(attempt: Attempt, swap: Swap) -> Outcome:
-    """Return the outcome of putting back, by what is observed to serve: that need not be the old version."""
+    """Return the outcome of putting back, by what is observed to serve, which may be another than the old version."""
     reason = swap.reason or Reason(Code.INTERNAL, "the old version was put back")
     if swap.old is None:
         return Outcome(Status.FAILED, reason, log=swap.log)
@@ -338,5 +343,5 @@ def _failed(swap: Swap, reason: Reason, serves: str) -> Outcome:
 
 
 def _was_removed(attempt: Attempt, error: Failed) -> bool:
-    """Tell whether somebody removed the new container, so that it is created again."""
+    """Tell whether somebody removed the new container, and another attempt may create it again."""
     return error.reason.code is Code.CONTAINER_MISSING and attempt.task.deployment.attempts < MAX_REMOVED_ATTEMPTS

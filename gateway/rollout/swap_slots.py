@@ -1,8 +1,8 @@
-"""The slots of an engine for rollouts that stop and start containers, and how many of them there are.
+"""The slots of an engine for rollouts that stop and start containers, and how many slots there are.
 
-An engine does much of that for one container at a time, so each further swap makes all of them take longer. Up to some
-number, several swaps at once still end sooner than one after another. That number depends on the machine and its load,
-so the gateway finds it by watching how long the swaps take.
+An engine does much of the work of a swap for one container at a time, so each further swap slows down all others. Up to
+some number, several swaps at once still end sooner than one after another. That number depends on the machine and its
+load, so the gateway finds it by measuring how long the swaps take.
 """
 
 import asyncio
@@ -17,45 +17,45 @@ import structlog
 
 _LOG = structlog.get_logger()
 
-# Each is as many at once as is tried, after the one before has done well. Where the engine sets no bound, twice as many
-# are worth twice as much; where it does, less: so a few swaps show which it is, although their durations differ.
+# The widths that are tried, each after the width before it has done well. As long as the engine is not the limit, the
+# double width is worth twice as much, and less beyond that. So a few swaps show the limit, although durations vary.
 _STEPS = (1, 2, 4, 8, 16)
 _FIRST = 2
-# Times as good, to go beyond the first number, and back to it: in doubt, the outages stay short.
+# How many times as good a width must be as the next narrower one: above the first width, and up to it. In doubt, fewer
+# swaps run at once, so that each outage stays short.
 _CLEARLY, _SLIGHTLY = 1.5, 1.1
-_FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps: to go back to fewer at once, to try more, and those that count
-_MANY = 16  # waiting swaps: with fewer, a trial that fails makes all of them take longer
-_PATIENCE, _PATIENCE_WITH_HOLDERS = 20.0, 2.0  # seconds
-_FRESH = 300.0  # seconds; later, the machine may do other things
+_FEW, _ENOUGH, _REMEMBERED = 3, 8, 8  # swaps measured at a width: to judge it, to try a wider one, and remembered
+_MANY = 16  # swaps that must wait before an unknown width is tried, since a trial that fails slows all of them down
+_PATIENCE, _PATIENCE_WITH_HOLDERS = 20.0, 2.0  # seconds, see `let_others_first`
+_FRESH = 300.0  # seconds for which a duration counts, since the load of the machine changes
 
 
 class SwapWidth:
-    """How many swaps an engine does best at once.
+    """Finds the width: how many swaps at once are best for an engine.
 
-    Twice as long until all are done is as bad as twice as long an outage of each. For a number of swaps, the former is
-    their duration over how many run at once, and the latter their duration. So the best width has the most swaps at
-    once over the square of their duration.
+    Two costs count alike: the time until all swaps are done, and the outage of each. If swaps take d seconds at width
+    w, the first is in proportion to d / w, and the second to d. So the best width has the greatest w / d².
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.now = _FIRST
         self._clock = clock
-        #: when the last swaps ended and how long they took, by how many ran at once
+        #: by width, the last swaps: when each ended, by `clock`, and its duration in seconds
         self._seen: defaultdict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     def observe(self, at_once: float, seconds: float) -> None:
-        """Take a swap into account, and how many ran meanwhile, on average."""
+        """Take into account the duration of a swap, while `at_once` swaps ran on average."""
         step = min(_STEPS, key=lambda one: abs(one - at_once))
         self._seen[step].append((self._clock(), seconds))
 
     def choose(self, waiting: int) -> int:
-        """Return the width from now on, for so many swaps that wait."""
+        """Return the width from now on, while `waiting` swaps wait."""
         place = _STEPS.index(self.now)
         narrower, wider = _STEPS[max(place - 1, 0)], _STEPS[min(place + 1, len(_STEPS) - 1)]
         worth = self._worth(self.now)
         if worth is None:
             return self.now  # not enough is known
-        # A wider number is tried even if nothing is known of it. A narrower one has been measured already.
+        # A wider width is tried even if it was never measured. A narrower width was measured already.
         if narrower != self.now and (self._worth(narrower) or 0.0) * _advantage(self.now) > worth:
             self.now = narrower
         elif self._may_widen(wider, waiting) and (self._worth(wider) or math.inf) > worth * _advantage(wider):
@@ -63,44 +63,45 @@ class SwapWidth:
         return self.now
 
     def _may_widen(self, wider: int, waiting: int) -> bool:
-        """Tell whether enough is known of the present width, and a trial of the wider one pays off in what waits."""
+        """Tell whether the present width is well measured, and the wider one is too or enough swaps wait to try it."""
         return len(self._fresh(self.now)) >= _ENOUGH and (self._worth(wider) is not None or waiting >= _MANY)
 
     def _worth(self, width: int) -> float | None:
+        """Return w / d² of the width, None if too few swaps were measured at it."""
         fresh = self._fresh(width)
         return width / median(fresh) ** 2 if len(fresh) >= _FEW else None
 
     def _fresh(self, width: int) -> list[float]:
-        """Return the durations of the last swaps, in seconds."""
+        """Return the durations in seconds of the last swaps at the width."""
         return [seconds for at, seconds in self._seen[width] if self._clock() - at < _FRESH]
 
 
 def _advantage(width: int) -> float:
-    """Return how many times as much as the next narrower one this width must be worth."""
+    """Return how many times the worth of the next narrower width this width must have."""
     return _CLEARLY if width > _FIRST else _SLIGHTLY
 
 
 class SwapSlots:
     """Limits how many rollouts stop and start containers on an engine at once.
 
-    Without a limit, as many do as the engine does best.
+    Without a limit, `SwapWidth` finds it.
     """
 
     def __init__(self, limit: int | None) -> None:
         self._width = SwapWidth() if limit is None else None
         self._limit = limit or _FIRST
         self._free = asyncio.Semaphore(self._limit)
-        #: slots that end when they become free
+        #: slots to be removed when they become free, after the limit was lowered
         self._surplus = 0
         self._held: list[str] = []
-        #: those that will want a slot in a moment
+        #: rollouts that will want a slot in a moment
         self._coming = 0
         self._waiting = 0
         self._nobody_waits = asyncio.Event()
         self._nobody_waits.set()
         self._nobody_holds = asyncio.Event()
         self._nobody_holds.set()
-        #: how long the slots were held until a time of the event loop's clock, all together
+        #: the seconds for which slots were held, summed over all slots, and until when, by the event loop's clock
         self._held_for, self._held_until = 0.0, 0.0
 
     @property
@@ -112,12 +113,12 @@ class SwapSlots:
 
     @property
     def crowded(self) -> bool:
-        """Whether more want a slot, or will in a moment, than there are."""
+        """Whether a further rollout would have to wait for a slot, now or in a moment."""
         return self._free.locked() or self._coming + len(self._held) >= self._limit
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody holds a slot or waits for one."""
+        """Whether a rollout holds a slot or waits for one."""
         return bool(self._held or self._waiting)
 
     @contextmanager
@@ -131,7 +132,7 @@ class SwapSlots:
 
     @asynccontextmanager
     async def hold(self, name: str, *, watched: bool = True) -> AsyncIterator[None]:
-        """Hold a slot for the block. One that is not `watched` says nothing about how long the engine takes."""
+        """Hold a slot for the block. Unless `watched`, the duration of the block does not count for the width."""
         await self._acquire()
         began, held_for = self._count()
         self._held.append(name)
@@ -147,9 +148,9 @@ class SwapSlots:
             self._release()
 
     async def let_others_first(self) -> None:
-        """Return once nobody waits for a slot or holds one, or after a while.
+        """Return once no rollout waits for a slot or holds one, or after a while.
 
-        What is not urgent takes the engine's time too, and then others are unserved for longer.
+        Work that is not urgent calls this first: it takes the engine's time, and would lengthen the outages of others.
         """
         for nobody, patience in ((self._nobody_waits, _PATIENCE), (self._nobody_holds, _PATIENCE_WITH_HOLDERS)):
             with suppress(TimeoutError):
@@ -173,12 +174,12 @@ class SwapSlots:
             self._nobody_waits.set()
 
     def _tell_if_free(self) -> None:
-        """Wake those who let others first, unless somebody holds a slot or waits for one."""
+        """Wake the callers of `let_others_first`, unless a rollout holds a slot or waits for one."""
         if not self._held and not self._waiting:
             self._nobody_holds.set()
 
     def _count(self) -> tuple[float, float]:
-        """Return the time, and how long all slots were held until then."""
+        """Return the time now, and the seconds for which slots were held until now, summed over all slots."""
         now = asyncio.get_running_loop().time()
         self._held_for += len(self._held) * (now - self._held_until)
         self._held_until = now
@@ -198,7 +199,7 @@ class SwapSlots:
             self._limit = width
 
     def _release(self) -> None:
-        """Let the next one have a slot, unless there are too many."""
+        """Free a slot for the next rollout, or remove the slot if there are too many."""
         if self._surplus:
             self._surplus -= 1
         else:

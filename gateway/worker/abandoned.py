@@ -1,8 +1,8 @@
 """Removes containers that never served, and that the deployment which created them cannot remove any more.
 
-A deployment that is cancelled, superseded or given up between two attempts does not come back to its engine; and a call
-of a killed gateway may be carried out after its deployment has ended. The next deployment of the application removes
-what is left, but there may be none for long.
+A deployment that is cancelled, superseded or given up between two attempts does not clean up on its engine, and the
+engine may carry out a call of a killed gateway after the deployment has ended. The next deployment of the application
+would remove such a container, but it may come much later.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,10 @@ _LOG = structlog.get_logger()
 
 
 async def remove_abandoned(pool: Pool, engine: Engine, current: Snapshot, as_of: datetime) -> None:
-    """Remove what is abandoned in a snapshot that was taken after `as_of`. Raises RolloutError.
+    """Remove the abandoned containers of a snapshot that was taken after `as_of`. Raises RolloutError.
 
-    Nothing is removed while anything is under way with the application, nor what may be all that serves it.
+    Nothing is removed while a deployment of the application runs or a swap is open, and no container that has run is
+    removed unless another one serves.
     """
     candidates = [one for one in current.containers.values() if is_named_new(one)]
     if not candidates:
@@ -38,7 +39,10 @@ async def remove_abandoned(pool: Pool, engine: Engine, current: Snapshot, as_of:
 
 
 def is_named_new(one: ListedContainer) -> bool:
-    """Tell whether it has the labels of a deployment and the very name for its new container: others copy labels."""
+    """Tell whether the container has the labels of a deployment and the name of its new container.
+
+    The labels alone prove nothing, since anybody can copy them.
+    """
     if ORIGIN in one.labels or APPLICATION not in one.labels or DEPLOYMENT not in one.labels:
         return False
     return one.name.endswith(names.new("", one.labels[DEPLOYMENT]))

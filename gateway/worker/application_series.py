@@ -1,8 +1,8 @@
 """Metrics of single applications, of a bounded number of them; the others are summed.
 
-An application has series of its own while it is among the oldest ones that exist, as many as the gateway is set to. So
-they are the same ones on every gateway and after a restart, and no counter goes back. Those of a deleted application
-are gone with the next request for the metrics.
+The oldest applications have series of their own, as many as the gateway is set to. So every gateway shows the same
+applications, also after a restart, and no counter goes back. The series of a deleted application end with the next
+request for the metrics.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from gateway.model.deployments import Status
 
-_MOST_FRESH = 20_000  # counts that wait for the next request, before they are summed
+_MOST_FRESH = 20_000  # counts that may wait for the next request; then they are summed at once
 _REST = ("", "")  # the labels of all that have no series of their own
 
 

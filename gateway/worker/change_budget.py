@@ -1,4 +1,4 @@
-"""Limits how often one thing causes changes by itself, such as labels that somebody's program changes all the time."""
+"""Limits how often one thing may cause changes, such as labels that a program changes all the time."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -27,7 +27,7 @@ class ChangeBudget:
         self._refused: dict[Hashable, int] = {}
 
     def take(self, thing: Hashable) -> Verdict:
-        """Decide whether the thing may change now. That it may is counted."""
+        """Decide whether the thing may change now. If it may, this counts as a change."""
         refused = self._refused.pop(thing, 0)
         if not self._buckets.take(thing, self._rate, self._burst):
             return Verdict(allowed=True, refused_before=refused)

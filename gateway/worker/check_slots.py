@@ -1,6 +1,6 @@
-"""Limits how many engines are checked at once: those on which a deployment is due come before all others.
+"""Limits how many engines are checked at once. An engine on which a deployment is due is checked before all others.
 
-On a busy gateway each check takes longer, so there are fewer of them: they leave the processor to rollouts and claims.
+On a busy gateway each check takes longer, so fewer checks are made, and rollouts and claims get more of the processor.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ _Queue = OrderedDict[Hashable, "asyncio.Future[None]"]
 
 
 class CheckSlots:
-    """Slots for checks. Those alike go in the order they came.
+    """Slots for checks. Urgent checks come first; equally urgent checks run in the order in which they came.
 
-    Whoever is urgent waits only for others that are, and may use `spare` slots more. A check that takes longer than
-    `patience` seconds gives its slot to the next one: so engines that hang hold up no engine that answers.
+    There are `most` slots, and `spare` more for urgent checks. A check that takes longer than `patience` seconds gives
+    its slot to the next check, so an engine that hangs does not hold up engines that answer.
     """
 
     def __init__(self, most: int, *, spare: int = 0, patience: float) -> None:
@@ -28,7 +28,7 @@ class CheckSlots:
 
     @asynccontextmanager
     async def hold(self, who: Hashable, *, urgent: bool) -> AsyncIterator[None]:
-        """Hold a slot. `who` waits for one slot at a time."""
+        """Hold a slot for the block. `who` may wait for only one slot at a time."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         (self._urgent if urgent else self._others)[who] = turn
@@ -47,7 +47,7 @@ class CheckSlots:
         except BaseException:
             self._withdraw(who, turn)
             if turn.done() and not turn.cancelled():
-                free()  # it was given just before whoever waited was cancelled
+                free()  # the slot was given just before the waiting task was cancelled
             raise
         late = loop.call_later(self._patience, free)
         try:
@@ -57,7 +57,7 @@ class CheckSlots:
             free()
 
     def hurry(self, who: Hashable) -> None:
-        """Let it go before all that are not urgent, if it waits."""
+        """Make the check of `who` urgent, if it waits for a slot."""
         if (turn := self._others.pop(who, None)) is not None:
             self._urgent[who] = turn
             self._serve()

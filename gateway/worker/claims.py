@@ -1,7 +1,7 @@
-"""Claim deployments for all engines that this gateway reaches: one statement for a batch of them.
+"""Claim deployments for all engines that this gateway reaches, a batch of them in one statement.
 
-What it costs grows with what is due, not with the number of engines. What is found due may change before it is claimed:
-the claim itself looks again.
+The cost grows with the number of due deployments, not with the number of engines. A deployment that was found due may
+change before the claim, so the claiming statement checks again that it is due.
 """
 
 from collections.abc import Callable, Collection
@@ -25,11 +25,11 @@ async def claim(
     lease: float,
     most: int = MOST,
 ) -> list[Deployment]:
-    """Claim at most so many deployments for `lease` seconds, and bind their applications to their engines.
+    """Claim at most `most` deployments for `lease` seconds, and bind their applications to their engines.
 
-    `choose` returns the engine for a deployment, None where this gateway claims it not now. Deployments in
-    `running_ids` are excluded: the claimer still works on them, even if a lease expired while the database was
-    unavailable. Returns nothing where a newer release of the gateway has migrated the database.
+    `choose` returns the id of the engine for a deployment, or None when this gateway does not claim it now. Deployments
+    in `running_ids` are excluded: this gateway still works on them, even if their lease expired while the database was
+    unavailable. Returns nothing when a newer release of the gateway has migrated the database.
     """
     while True:
         chosen = await _choose(connection, owner, choose, running_ids, most)
@@ -44,7 +44,7 @@ async def claim(
 async def _choose(
     connection: Connection, owner: str, choose: Callable[[Due], str | None], running_ids: Collection[str], most: int
 ) -> dict[str, str]:
-    """Return the engines of the deployments to claim, of the first that can be claimed here."""
+    """Return the deployments to claim, the first due ones that `choose` accepts, each with the id of its engine."""
     chosen: dict[str, str] = {}
     suspects = 0
     for offset in range(0, 1_000_000, _PAGE):

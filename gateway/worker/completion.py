@@ -74,7 +74,7 @@ async def complete(
 
 
 async def _as_of_release(connection: Connection, deployment: Deployment, release_id: str, outcome: Outcome) -> Outcome:
-    """Wake whoever advances the release. A member that was cancelled with it says why the release is put back."""
+    """Notify the release coordinators, and return the outcome. A cancelled member gets the reason of its release."""
     await releases.notify(connection)
     if outcome.status is not Status.CANCELLED or deployment.kind is Kind.ROLLBACK:
         return outcome
@@ -93,7 +93,7 @@ async def _apply(
     *,
     monitor_window: float,
 ) -> None:
-    """Bring the rest of the database in line with the outcome."""
+    """Write what follows from the outcome: events, the image, the monitor window, the queue, the deletion."""
     application_id = deployment.application_id
     if finished.has_alerts and (occurrence := of_outcome(deployment, outcome)) is not None:
         await outbox.write_event(connection, occurrence)
@@ -116,7 +116,7 @@ async def _apply(
         and not deployment.forced
         and await queue.requeue_waiting(connection, deployment.deployment_id)
     ):
-        # The gateway's own rollback took its place: the push is not lost.
+        # This rollback took the place of a push in the queue: queue the push again, so that it is not lost.
         await queue.notify(connection)
     if outcome.status is Status.CANCELLED:
         await cancellations.restore_desired(connection, application_id)
@@ -126,7 +126,7 @@ async def _apply(
 
 
 def _replaces(deployment: Deployment, outcome: Outcome) -> bool | None:
-    """Tell whether the deployment may have changed what serves; None where it has only if it opened a swap."""
+    """Tell whether the deployment may have changed what serves. None: only if it has opened a swap."""
     if outcome.status is Status.UNCHANGED:
         return False
     ended_early = outcome.status in {Status.FAILED, Status.CANCELLED} and deployment.kind in _ROLLOUTS
@@ -134,7 +134,7 @@ def _replaces(deployment: Deployment, outcome: Outcome) -> bool | None:
 
 
 async def _update_image(connection: Connection, deployment: Deployment, finished: Finished) -> None:
-    """Make the requested image, which serves now, the application's own, and move its subscription along."""
+    """Make the image that serves now the application's image. If so requested, move the subscription to its tag."""
     if finished.image is None:
         return
     reference = Reference.parse(finished.image)

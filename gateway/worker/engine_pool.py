@@ -1,11 +1,11 @@
 """The engines that this gateway reaches: its own, and one for each registered server.
 
-Changes of the registered servers are followed. When two addresses lead to the same daemon, the first that answers
-claims for both.
+The pool follows changes of the registered servers. When two addresses lead to the same daemon, the worker of the first
+address that answers claims for both.
 
-What is asked of the database is asked once for all engines. What each engine costs is bounded: with many of them, each
-is checked less often. Of several gateways, one watches an engine (`shares`), and the others take over what it misses: a
-deployment that it does not claim at once, and an engine that no gateway has reached for a while.
+The database is queried once for all engines. With many engines, each is checked less often, so that the cost of all
+checks stays bounded. When several gateways run, one of them watches each engine (`shares`). The others claim a
+deployment that the watching gateway does not claim at once, and watch an engine that no gateway has seen for a while.
 """
 
 import asyncio
@@ -41,31 +41,33 @@ from gateway.worker.shares import Shares
 _LOG = structlog.get_logger()
 
 _REFRESH_INTERVAL = 30.0  # seconds; a notification about a changed server comes sooner
-_REFRESH_PAUSE = 10.0  # how many times as long as a refresh takes until the next one, however many servers change
-_STRANDED_AFTER = 60.0  # seconds without contact to an engine, until its queued deployments say so
+_REFRESH_PAUSE = 10.0  # the least pause until the next refresh, in durations of the last one
+_STRANDED_AFTER = 60.0  # seconds without contact to an engine, until its queued deployments give that as their reason
 _STOP_DEADLINE = 5.0  # seconds that workers may take to end when the gateway stops
 _CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
-# Checks of one kind in a second, at most: the engines that are watched, those that are not, those that do not answer.
+# The most checks in a second: of engines that are watched here, of engines that are not, of engines that do not answer.
 _WATCHED_CHECKS, _OTHER_CHECKS, _VAIN_CHECKS = 100.0, 20.0, 50.0
 _LONGEST_CHECK = 40.0  # seconds between checks of a watched engine
-_FIRST_CHECKS = 200.0  # engines of its own share in a second, at the start
-# Checks at once, of engines that answered the last time, and of others. They are few, so that on a busy gateway, where
-# each takes longer, checks leave the processor to claims and rollouts.
+_FIRST_CHECKS = 200.0  # first checks in a second, of the engines that this gateway watches
+# Checks at once: of engines that answered the last time, of other engines, and of those with urgent ones among them.
+# They are few, so that on a busy gateway, where each check takes longer, claims and rollouts get the processor.
 _GOOD_CHECKS_AT_ONCE, _OTHER_CHECKS_AT_ONCE, _URGENT_CHECKS_AT_ONCE = 16, 8, 32
-_CHECK_PATIENCE = 0.25  # seconds after which a check no longer counts: those that hang hold up no engine that answers
-# Runs of periodic tasks at once, so that those of thousands of engines leave the database to claims and rollouts.
+_CHECK_PATIENCE = 0.25  # seconds after which a check frees its slot, so that engines that hang do not delay others
+# Runs of periodic tasks at once: with thousands of engines, the runs must leave the database to claims and rollouts.
 _RUNS_AT_ONCE = 32
-# With so many engines, a connection that waits for the next check of its engine is one too many.
-_MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
-_MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
-# Seconds in which no gateway has seen an engine, until this one watches it too: at least so many checks were missed.
+# With more engines than this, an idle connection is kept only for so many seconds, not until the engine's next check.
+_MANY, _KEPT_CONNECTION = 1000, 2.0
+_MEMBERS_INTERVAL = 2.0  # seconds between two reads of which gateways there are
+# This gateway also watches an engine that no gateway has seen for so many seconds, and for as long as so many checks
+# take.
 _UNSEEN_AFTER, _MISSED_CHECKS = 30.0, 3
-_IN_VAIN = 0.1  # seconds, at most, between two looks that find nothing to claim, unless an engine can do more
+# After a search that finds nothing to claim, wakes wait for at most so many seconds, unless a slot becomes free.
+_IN_VAIN = 0.1
 _LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
 
 _OWN = (None, None)
 
-_Key = tuple[str | None, datetime | None]  # a server, as of its last change
+_Key = tuple[str | None, datetime | None]  # the id of a server, and the time of its last change
 
 
 class EnginePool:
@@ -94,10 +96,10 @@ class EnginePool:
         self._settings = settings
         self._workers: dict[_Key, EngineWorker] = {_OWN: EngineWorker(pool, self, engine, settings.docker_host)}
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
-        #: ends the wait of a server's worker that has not begun: with many servers, they begin one after another
+        #: by server: ends the wait of a worker that has not begun. With many servers, workers begin one after another
         self._begin_now: dict[str, asyncio.Event] = {}
         self._registered: Collection[_Key] = ()
-        #: why servers cannot be used, as it was logged
+        #: why servers cannot be used, as it was logged last
         self._unusable: dict[_Key, str] = {}
         self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(PREPARATIONS))
@@ -106,7 +108,7 @@ class EnginePool:
         self._woken, self._has_room = asyncio.Event(), asyncio.Event()
         self.retired = False
         self._recorder = Recorder(pool)
-        #: the workers by server and by daemon; the first of several is the one that was registered first
+        #: the workers by server, and those of each daemon in the order in which their servers were registered
         self._by_server: dict[str | None, EngineWorker] = {None: self._workers[_OWN]}
         self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
         self._vain: set[EngineWorker] = set()
@@ -117,12 +119,12 @@ class EnginePool:
             spare=_URGENT_CHECKS_AT_ONCE - _OTHER_CHECKS_AT_ONCE,
             patience=_CHECK_PATIENCE,
         )
-        #: the servers on which a deployment is due that waits for their first check
+        #: the servers whose first check a due deployment waits for
         self._awaited: set[str] = set()
         self._shares = Shares()
         self._share_wanted = asyncio.Event()
         self._joined = asyncio.Event()
-        #: whether a deployment is left to the gateway that watches its engine
+        #: whether the last search left a deployment for now to the gateway that watches its engine
         self._leaves_some = False
 
     # -- state
@@ -153,7 +155,7 @@ class EnginePool:
     def changed(self, worker: EngineWorker, before: EngineIdentity | None) -> None:
         if self._by_server.get(worker.server_id) is not worker:
             return  # its server was removed or changed
-        is_awaited = worker.server_id in self._awaited
+        is_awaited = worker.server_id in self._awaited  # a due deployment waits for this check
         if worker.server_id is not None:
             self._awaited.discard(worker.server_id)
         (self._vain.discard if worker.reachable else self._vain.add)(worker)
@@ -170,11 +172,11 @@ class EnginePool:
                 same.sort(key=order.__getitem__)
         for one in concerned:
             one.watch_or_leave()
-        # Thousands may come one after another: only where something is due, it is looked for at once.
+        # Thousands of engines may change one after another: search at once only if a deployment waits for this one.
         self.make_room() if is_awaited else self.wake()
 
     def _forget(self, worker: EngineWorker, identity: EngineIdentity | None) -> None:
-        """Take a worker out of those of a daemon."""
+        """Remove the worker from the workers of this daemon."""
         if identity is not None and worker in (same := self._by_daemon.get(identity.daemon, [])):
             same.remove(worker)
             if not same:
@@ -212,8 +214,9 @@ class EnginePool:
             began, in_vain = time.monotonic(), True
             while await self._claim_some():
                 began, in_vain = time.monotonic(), False
-            # Wakes that come together are answered together. Those in vain leave the processor to others. The look that
-            # found nothing says how long: on a busy gateway, the claims before it may have taken much longer.
+            # One search answers all wakes that come during this pause. The pause is longer if nothing was claimed, so
+            # that others get the processor. It is in proportion to the last search, which found nothing: on a busy
+            # gateway, the claims before it may have taken much longer.
             took = min(time.monotonic() - began, _IN_VAIN)
             await asyncio.sleep(took)
             if in_vain:
@@ -225,7 +228,7 @@ class EnginePool:
                     await self._woken.wait()
 
     async def _claim_some(self) -> bool:
-        """Claim some of what is due; return whether there was any."""
+        """Claim due deployments, and start their rollouts. Return whether to search again at once."""
         held: dict[str, tuple[EngineWorker, EngineIdentity, Slots]] = {}
         self._leaves_some = False
 
@@ -250,7 +253,7 @@ class EnginePool:
                     lease=self._settings.lease,
                 )
                 if not found and self._leaves_some and await self._share_if_changed(connection):
-                    return True  # some of it is no longer left to another gateway
+                    return True  # this gateway may now watch engines of the deployments that it left
         finally:
             for deployment_id in held.keys() - {one.deployment_id for one in found}:
                 worker, _, slots = held[deployment_id]
@@ -266,7 +269,7 @@ class EnginePool:
         return bool(found)
 
     def _claiming(self, due: Due) -> EngineWorker | None:
-        """Return the worker that claims the deployment now; None for none here, or not yet."""
+        """Return the worker that claims the deployment, or None if this gateway does not claim it now."""
         if not self._shares.watches(due.server_id) and due.waited.total_seconds() < _LEFT_TO_WATCHER:
             self._leaves_some = True
             return None
@@ -279,10 +282,13 @@ class EnginePool:
         return next((one for one in self._same_daemon(own.identity) if one.reachable), None)
 
     def _reach(self, server_id: str) -> bool:
-        """Let a server be checked for the first time, before all where nothing is due. Return whether it will be."""
+        """Let the first check of a server come before those of servers without a due deployment.
+
+        Returns whether the server is going to be checked.
+        """
         own = self._by_server.get(server_id)
         if own is None and server_id not in self._begin_now:
-            return server_id in self._awaited  # it began, and is about to be checked; or there is no such server
+            return server_id in self._awaited  # True: its worker has begun, and checks it next. False: no such server
         self._awaited.add(server_id)
         if own is None:
             self._begin(server_id)
@@ -312,7 +318,7 @@ class EnginePool:
                     await self._share_wanted.wait()
 
     async def _share_if_changed(self, connection: Connection) -> bool:
-        """Follow at once that gateways came or went; return whether they did."""
+        """Compute the shares again if gateways came or went; return whether they did."""
         found = await members.select_members(connection)
         if self._shares.number not in found or found == self._shares.members:
             return False
@@ -320,9 +326,9 @@ class EnginePool:
         return True
 
     async def _share(self, connection: Connection, found: frozenset[int]) -> None:
-        """Find out which engines this gateway watches."""
+        """Compute which engines this gateway watches, with `found` as the members."""
         if self._shares.number not in found:
-            return  # it is about to become one
+            return  # this gateway is about to become a member
         unseen_after = timedelta(seconds=max(_UNSEEN_AFTER, self._missed(len(found))))
         unseen = await engines.select_unseen(connection, unseen_after) if len(found) > 1 else set()
         registered = [server_id for server_id, _ in self._registered if server_id is not None]
@@ -332,7 +338,7 @@ class EnginePool:
         self._joined.set()
 
     def _missed(self, gateways: int) -> float:
-        """Return the seconds in which so many gateways miss a few checks of each engine, when all are busy."""
+        """Return the seconds that a few checks of each engine take, by so many gateways at their highest rate."""
         return _MISSED_CHECKS * len(self._registered) / gateways / _WATCHED_CHECKS
 
     def _share_changed(self, server_id: str) -> None:
@@ -343,7 +349,7 @@ class EnginePool:
             self._begin(server_id)
 
     def _begin(self, server_id: str) -> bool:
-        """Let the worker of a server begin, if it waits for its turn. Return whether it did."""
+        """Let the worker of a server begin now, if it waits to begin. Return whether it waited."""
         if (begin := self._begin_now.get(server_id)) is None:
             return False
         begin.set()
@@ -371,11 +377,11 @@ class EnginePool:
         for worker in self._workers.values():
             worker.retire()
         for server_id in self._begin_now:
-            self._begin(server_id)  # its task sees that the pool is retired, and ends
+            self._begin(server_id)  # the worker's task then sees that the pool is retired, and ends
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the workers until the block is left; then stop them, whatever runs there."""
+        """Run the workers until the block is left. Then retire them, and cancel those that do not end in time."""
         own = self._workers[_OWN]
         self._start(_OWN, own.run, address=own.address)
         start = self.background_tasks.start
@@ -394,7 +400,7 @@ class EnginePool:
             yield
         finally:
             self.retire()
-            # What is being claimed is given back. Workers without a rollout end by themselves.
+            # A claim under way is given back. Workers without a rollout end by themselves.
             tasks = {claiming, *self._tasks.values()}
             _, late = await asyncio.wait(tasks, timeout=_STOP_DEADLINE)
             await cancel_and_wait(*others, *late)
@@ -416,7 +422,8 @@ class EnginePool:
 
     async def _follow_servers(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._joined.wait(), _MEMBERS_INTERVAL)  # its own share comes first
+            # Once the shares are known, the workers of this gateway's own share begin first.
+            await asyncio.wait_for(self._joined.wait(), _MEMBERS_INTERVAL)
         while True:
             self._refresh_wanted.clear()
             began = time.monotonic()
@@ -468,9 +475,10 @@ class EnginePool:
                 one.watch_or_leave()
 
     async def _run_worker(self, key: _Key, server: Server, *, after: float) -> None:
-        """Run a worker for as long as its server is registered. A failure starts it again.
+        """Run a worker for as long as its server is registered. After a failure, the next refresh starts it again.
 
-        It begins after so many seconds, or as soon as something is due on its engine or this gateway watches it.
+        It begins after `after` seconds, or earlier: as soon as a deployment is due on its engine, or this gateway
+        watches the engine.
         """
         if after:
             await self._wait_to_begin(server.server_id, after)
@@ -497,7 +505,7 @@ class EnginePool:
                 _LOG.warning("A server cannot be used", server=server.name, error=str(error))
 
     async def _wait_to_begin(self, server_id: str, seconds: float) -> None:
-        self._begin(server_id)  # a task that waits with the former settings of the server sees that, and ends
+        self._begin(server_id)  # a task that waits with older settings of the server then sees the change, and ends
         begin = self._begin_now[server_id] = asyncio.Event()
         try:
             with suppress(TimeoutError):

@@ -1,7 +1,7 @@
 """One address of an engine: checks whether the engine answers, follows its events, and runs its periodic tasks.
 
 Each worker has its own tasks and slots, so an engine that is down or hangs does not hold up other engines' rollouts.
-Of the gateways that reach an engine, one watches it: see `shares`. The others only check it, and less often.
+When several gateways reach an engine, one of them watches it (`shares`). The others only check it, and less often.
 """
 
 import asyncio
@@ -27,15 +27,16 @@ from gateway.store.engines import Place, Seen
 
 _LOG = structlog.get_logger()
 
-_MANY_ROLLOUTS, _BUSY_LOOKS = 4, 4  # at once on an engine; looks at whether so many run still
+# While so many rollouts run on an engine, its event tasks wait, for at most so many intervals.
+_MANY_ROLLOUTS, _BUSY_LOOKS = 4, 4
 _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restart to be one again
 
 
 @dataclass(slots=True)
 class Slots:
-    """The slots of one daemon: `free` ones for rollouts, for those that stop and start containers, and that prepare."""
+    """The slots of one daemon: for rollouts (`free`), for their swaps, and for their preparations."""
 
-    #: less than none while rollouts that had lent theirs go on
+    #: free slots for rollouts; negative while rollouts go on whose lent slots are still in use
     free: int
     swaps: SwapSlots
     preparations: asyncio.Semaphore
@@ -51,7 +52,7 @@ class PeriodicTask:
     run: Callable[[ReachedEngine], Awaitable[float | None]]
     #: whether it also runs after events of the engine
     on_events: bool = False
-    #: returns the places that have something to do, asked once for all engines; None: any may have
+    #: returns the places where the task has something to do, in one query for all engines; None: it runs everywhere
     find: Callable[[], Awaitable[Collection[Place]]] | None = None
 
 
@@ -73,9 +74,10 @@ class Claimed:
 
     @contextmanager
     def lend_slot(self) -> Iterator[None]:
-        """Let another rollout begin in its place during the block, in which it only waits for others.
+        """Lend the slot to another rollout during the block, in which this rollout only waits for others.
 
-        It goes on without waiting for a slot. Until enough others have ended, no further one begins.
+        After the block this rollout goes on without waiting for a slot. No further rollout begins until enough others
+        have ended.
         """
         self.slots.free += 1
         self.worker.make_room()
@@ -96,7 +98,8 @@ class PoolView(Protocol):
     def servers_claimed_by(self, worker: "EngineWorker") -> list[str | None]:
         """Return the servers whose applications the worker claims.
 
-        None of them when another address of the same daemon claims. The gateway's own engine has no server: None.
+        The list is empty when the worker of another address of the same daemon claims. None in it stands for the
+        gateway's own engine, which has no server.
         """
 
     def reaches(self, identity: EngineIdentity) -> bool:
@@ -116,7 +119,7 @@ class PoolView(Protocol):
         """The seconds over which the first runs on all engines are spread."""
 
     def changed(self, worker: "EngineWorker", before: EngineIdentity | None) -> None:
-        """Take note that the engine answers now, or no longer, or that it was another one before."""
+        """Take note that the engine answers now, or no longer answers, or is another engine than `before`."""
 
     def record(self, seen: Seen) -> None:
         """Record soon that an engine answers, as it did before."""
@@ -129,10 +132,10 @@ class PoolView(Protocol):
 
 
 async def _wait(event: asyncio.Event, wait: float) -> None:
-    """Return after so many seconds, or shortly after an event: events that come together are handled together.
+    """Return after `wait` seconds, or a moment after an event, so that events that come together are handled together.
 
-    An engine sends an event up to a moment before its lists show the change. An event that comes just before the return
-    therefore stays set, and causes another return.
+    An engine may send an event shortly before its lists show the change. An event that comes during that moment
+    therefore stays set, and ends the next wait at once.
     """
     try:
         async with asyncio.timeout(wait):
@@ -171,7 +174,7 @@ class EngineWorker:
         self._stream: object = None
         self._checked_stream: object = None
         self._interrupted = False
-        #: whether it is still to be recorded that this engine answers now: claims need not wait for that
+        #: whether the row that says that this engine answers is still to be written; claims do not wait for the row
         self._unrecorded = False
         self._watching: Sequence[asyncio.Task[None]] = ()
 
@@ -206,9 +209,10 @@ class EngineWorker:
         self._ended.set()
 
     def rollout_ended(self) -> None:
-        """Claim the next deployment, observe its application, and check an engine that is not checked often.
+        """Claim the next deployment, run the event tasks, and check the engine if another gateway watches it.
 
-        The engine may have no event after the end of a rollout, and before it the application was not observed.
+        The event tasks observe the application, which nobody observed while its rollout ran. The engine may send no
+        event after the end of a rollout.
         """
         self._run_event_tasks()
         if not self._pool_view.watches(self):
@@ -237,7 +241,7 @@ class EngineWorker:
     # -- watching
 
     def reached(self) -> ReachedEngine | None:
-        """Return the engine with the servers that it is watched for; None while it is not watched here."""
+        """Return the engine and the servers that it is watched for, or None while this worker does not watch it."""
         served = self._pool_view.servers_claimed_by(self)
         if not self.reachable or self.identity is None or not served or not self._pool_view.watches(self):
             return None
@@ -247,7 +251,7 @@ class EngineWorker:
         return ReachedEngine(engine, self.identity, served)
 
     def watch_or_leave(self) -> None:
-        """Begin to watch the engine, or end it, as the pool says now."""
+        """Begin or stop watching the engine, as `reached` says."""
         if self.reached() is None:
             for task in self._watching:
                 task.cancel()
@@ -260,7 +264,7 @@ class EngineWorker:
             ]
 
     def share_changed(self) -> None:
-        """Follow a change of what this gateway watches."""
+        """Begin or stop watching the engine after the shares have changed, and check it now."""
         self.watch_or_leave()
         self.check_now()
 
@@ -269,7 +273,7 @@ class EngineWorker:
         failures, event_seen = 0, self._event_seen.setdefault(task.name, asyncio.Event())
         await _wait(event_seen, random.random() * self._pool_view.spread)  # noqa: S311 - so that not all run at once
         while True:
-            if (reached := self.reached()) is None:  # it is about to be left
+            if (reached := self.reached()) is None:  # the task is about to be cancelled
                 await asyncio.sleep(POLL_INTERVAL)
                 continue
             try:
@@ -285,9 +289,9 @@ class EngineWorker:
                 await self._leave_to_rollouts()
 
     async def _leave_to_rollouts(self) -> None:
-        """Return when few rollouts run here, or after a while.
+        """Return once few rollouts run on the engine, or after a while.
 
-        Their events come all the time, and they need the engine. What they have changed is looked at after their end.
+        Rollouts cause events all the time, and need the engine. The end of each rollout runs the event tasks anyway.
         """
         for _ in range(_BUSY_LOOKS):
             if self.running < _MANY_ROLLOUTS:
@@ -329,7 +333,7 @@ class EngineWorker:
     async def _check(self) -> None:
         try:
             async with self._pool_view.check_slot(self):
-                # A daemon that was restarted has ended its events.
+                # While the stream of events is the one of the last check, the daemon has not restarted since then.
                 stream = self._stream
                 identity = await self.engine.identify(same_run=stream is not None and stream is self._checked_stream)
                 self._checked_stream = stream
@@ -395,7 +399,7 @@ class EngineWorker:
         try:
             await self._pool_view.record_now(seen)
         except BaseException:
-            self._interrupted |= recovered  # nothing that waits for it was woken: the next check says it again
+            self._interrupted |= recovered  # the waiting deployments were not woken: the next check tries again
             raise
         if self._unrecorded:
             self._unrecorded = False

@@ -4,7 +4,7 @@
                  ├─▶ postpone     an error that heals by itself, or the gateway stops: retried later
                  └─▶ (nothing)    the lease was lost: another gateway records it
 
-What an attempt records is written however long the database is away.
+The outcome is written however long the database is unavailable.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ _LOG = structlog.get_logger()
 
 T = TypeVar("T")
 
-_MAX_DEFECTS = 3  # attempts that may end on a defect, and tries to record one outcome
-# After so many gateways in a row died in a deployment, it is only put back; after so many more it is left as it is.
+_MAX_DEFECTS = 3  # attempts that may end on a defect of the gateway, and also tries to record one outcome
+# After so many gateways in a row died during a deployment, it is only put back. After so many more, nothing is tried.
 _MAX_TAKEOVERS = 6
 _MAX_SETTLE_TAKEOVERS = 3
 _GIVE_BACK_DEADLINE = 5.0  # seconds
@@ -71,7 +71,7 @@ class ExecutionContext:
     alerts: AlertSink
     #: all kinds of gates, by name
     gates: Mapping[str, Gate]
-    #: None where nobody takes traces
+    #: None when no receiver of traces is set
     traces: Traces | None = None
 
 
@@ -81,12 +81,12 @@ class _Cancelled(Exception):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Execution:
-    """One claimed deployment on its way to an outcome. It is executed once."""
+    """The execution of one claimed deployment, until it has an outcome or is postponed. It runs once."""
 
     context: ExecutionContext
     claimed: Claimed
     journal: PostgresJournal
-    #: False for one that was stopped before its first step
+    #: False until `execute` has begun: it stays False when the execution is cancelled before its first step
     started: bool = False
     _loaded: LoadedTask | None = None
     #: ends a rollout that can be cancelled
@@ -96,7 +96,7 @@ class Execution:
     def deployment(self) -> Deployment:
         return self.claimed.deployment
 
-    # -- the pipe
+    # -- load, run, record
 
     async def execute(self) -> None:
         """Load, run, record. Raises LeaseLost when another gateway has taken over."""
@@ -164,7 +164,7 @@ class Execution:
         _LOG.info("Rolled out", outcome=outcome.status, digest=outcome.digest, **_reason_fields(outcome.reason))
 
     async def _retry_or_fail(self, error: Exception) -> None:
-        """Record that the attempt ended on an error, for the next attempt."""
+        """Record that the attempt ended with this error: postpone the deployment, or end it."""
         if isinstance(error, Postponed):
             await self._postpone(error)
         elif isinstance(error, Unavailable):
@@ -175,7 +175,7 @@ class Execution:
             await self._retry_or_fail_on_defect()
 
     async def _retry_or_fail_on_defect(self) -> None:
-        """Retry a few times, since the push was accepted. While a swap is open, `postpone` counts instead."""
+        """Postpone the deployment, or fail it after a few defects. While a swap is open, `postpone` counts instead."""
         reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
         if self.deployment.defects + 1 < _MAX_DEFECTS or await _until_recorded(
             lambda: retry.swap_is_open(self.context.pool, self.deployment)
@@ -207,7 +207,7 @@ class Execution:
             self._alert("it may serve nothing", postponed.reason)
 
     def _count(self, status: Status) -> None:
-        """Let the metrics and the traces have a deployment that ended."""
+        """Count the deployment, which has ended, and offer it to the traces."""
         count_rollout(self.deployment.application_id, self.deployment.kind, status)
         if self.context.traces is not None:
             self.context.traces.offer(self.deployment.deployment_id)
@@ -215,7 +215,7 @@ class Execution:
     # -- from outside
 
     def cancel(self) -> None:
-        """Cancel the rollout under way. One that is being committed is proven, and succeeds."""
+        """Cancel the rollout. Does nothing during the commit: the new version is proven, and the rollout succeeds."""
         if self.journal.step is Step.COMMIT:
             return
         scope, self._cancel_scope = self._cancel_scope, None
@@ -280,7 +280,7 @@ class Execution:
         return await self._roll_out(await load_task(self.context.pool, self.context.vault, cancelled))
 
     async def _put_back_only(self) -> Outcome:
-        """Put back what was begun, as if the deployment were cancelled: too many gateways died in it."""
+        """Put back what was begun, as if the deployment were cancelled, because too many gateways died during it."""
         loaded = self._task()
         cancelled = replace(loaded.task.deployment, cancelled_at=datetime.now(UTC))
         outcome = await self._roll_out(replace(loaded, task=replace(loaded.task, deployment=cancelled)))
@@ -291,20 +291,20 @@ class Execution:
 
     @property
     def _abandoned(self) -> bool:
-        """Whether gateways died even in putting it back: nothing more is tried, and an open swap is left open."""
+        """Whether gateways died even while putting back. Then nothing more is tried, and an open swap stays open."""
         return self.deployment.takeovers >= _MAX_TAKEOVERS + _MAX_SETTLE_TAKEOVERS
 
     def _killed(self) -> Reason:
-        one = self.deployment
+        takeovers, kind = self.deployment.takeovers, self.deployment.kind
         return Reason(
             Code.GATEWAY_KILLED,
-            f"{one.takeovers} gateways in a row ended in the middle of {one.kind} {one.deployment_id}",
+            f"{takeovers} gateways in a row ended in the middle of {kind} {self.deployment.deployment_id}",
         )
 
     async def _adopt_recreated(self) -> bool:
-        """Adopt the container that Compose created in place of an adopted one; return whether there was one.
+        """Adopt the container that Compose created in place of the adopted one. Return whether one was adopted.
 
-        The rollout itself says why a container cannot be adopted.
+        Returns False when that container cannot be adopted: the rollout finds it again and reports why.
         """
         context, claimed, application = self.context, self.claimed, self._task().task.application
         if self.deployment.kind is Kind.DELETE:
@@ -337,9 +337,10 @@ class Execution:
 
 
 async def _until_recorded(write: Callable[[], Awaitable[T]]) -> T:
-    """Record what happened, however long the database is away: it does not change.
+    """Repeat `write` while the database is unavailable: what it records has happened, and does not change.
 
-    Raises after a few defects; then the lease runs out, and another gateway takes over.
+    Raises LeaseLost at once, and any other error after a few tries. Then the lease expires, and another gateway takes
+    over.
     """
     defects = 0
     while True:

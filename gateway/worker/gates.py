@@ -4,12 +4,12 @@
     one refused      Failed, with the gate's code and message
     one unknown      AtGate: the deployment waits, and all gates are asked again; after the gate's longest wait, Failed
 
-In force are the gates as they are set when an attempt begins to ask. What is changed after that concerns the next
+An attempt asks the gates as they are set when it begins to ask. A later change of the gates applies to the next
 attempt, if there is one.
 
-A verdict that still holds is taken over instead of asking. The longest wait counts from the first time that the gate
-was asked about the digest: this is recorded before it is asked, so neither a restart, nor another gateway, nor a
-further push of the same digest starts it anew.
+A gate whose recorded verdict still holds is not asked again. A gate's longest wait counts from the first time that it
+was asked about the digest. That time is recorded before the gate is asked, so the wait does not start anew after a
+restart, on another gateway or with a further push of the same digest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +33,10 @@ from gateway.worker.metrics import VERDICTS
 
 _LOG = structlog.get_logger()
 
-_SHORTEST, _LONGEST = 2.0, 300.0  # seconds until a gate is asked again that does not say when
-_PART = 0.5  # of the time that it has waited
-_AFTER_OPENING = timedelta(hours=1)  # a gateway may be away when a gate opens
+# A gate that does not say when to ask again is asked after this part of the time that the deployment has waited at it,
+# within these bounds in seconds.
+_PART, _SHORTEST, _LONGEST = 0.5, 2.0, 300.0
+_AFTER_OPENING = timedelta(hours=1)  # the longest wait lasts so long after the gate opens: no gateway may run then
 _MAX_NAMED = 5  # gates in one message
 _BEING_ASKED = "it is being asked"
 _AUTOMATIC = (
@@ -54,13 +55,14 @@ class Gatekeeper:
     alerts: AlertSink
 
     async def ask(self, candidate: Candidate) -> str:
-        """Return what the gates answered, in words, when all let the candidate pass; raises AtGate, Failed, LeaseLost.
+        """Return the gates' answers in words when all gates let the candidate pass.
 
-        The verdicts are recorded in any case.
+        Raises AtGate when the deployment must wait, Failed when a gate refuses or its longest wait has ended, and
+        LeaseLost when another gateway has taken over. Unless the lease is lost, the verdicts are recorded first.
         """
         deployment = candidate.deployment
         async with statement(self.sources.pool) as connection:
-            # Read first: whoever changes what is read after that wakes the deployment, which changes the number.
+            # Read first: a later change of the gates or of an answer wakes the deployment, which changes this number.
             wakes = await gate_verdicts.select_wakes(connection, deployment.deployment_id)
             settings = await self._settings(connection, candidate)
             known = await gate_verdicts.select_known(connection, candidate, settings)
@@ -81,10 +83,10 @@ class Gatekeeper:
         return _conclude(answers, since, clock(), wakes=wakes)
 
     async def recall(self, candidate: Candidate) -> str:
-        """Return in words that the candidate passed when it was prepared; asks nothing. Raises Failed.
+        """Return in words that the candidate passed when it was prepared, without asking a gate.
 
-        It fails where the configuration is another one since then, since no gate was asked about that, and where a gate
-        was set or changed since then, since that one was not asked.
+        Raises Failed when the configuration, or a gate in force, has changed since then: no gate was asked about the
+        present configuration, and a gate that was set or changed was not asked as it is now.
         """
         deployment_id = candidate.deployment.deployment_id
         async with statement(self.sources.pool) as connection:
@@ -126,7 +128,7 @@ class Gatekeeper:
         since: Mapping[str, datetime],
         known: Known,
     ) -> None:
-        """Record since when the gates are asked about this digest, before they are."""
+        """Record, before the gates are asked about this digest, since when they are."""
         asking = unknown(Code.GATE_UNANSWERED, _BEING_ASKED)
         decisions = [(one.setting, one.decision) for one in settled.values()] + [(one, asking) for one in to_ask]
         async with transaction(self.sources.pool) as connection:
@@ -136,7 +138,7 @@ class Gatekeeper:
     async def _record(
         self, candidate: Candidate, answers: Sequence[Answer], since: Mapping[str, datetime], known: Known
     ) -> list[Answer]:
-        """Record the answers; return those that a person is invited to answer, and was not before."""
+        """Record the answers; return those for which a person is to be invited to decide, and has not been yet."""
         waits = [one for one in answers if one.decision.verdict is Verdict.UNKNOWN and one.gate and one.gate.invite]
         invited = {one.setting.gate_id for one in waits}
         decisions = [(one.setting, one.decision) for one in answers]
@@ -155,7 +157,7 @@ class Gatekeeper:
         return new
 
     async def _tell(self, answer: Answer, candidate: Candidate) -> None:
-        """Alert people that the deployment waits for one of them."""
+        """Send an alert that the deployment waits for a person at this gate."""
         if answer.gate is None or answer.gate.invite is None:
             return
         try:
@@ -210,7 +212,7 @@ def _conclude(answers: Sequence[Answer], since: Mapping[str, datetime], now: dat
 
 
 def _longest_wait(answer: Answer, begun: datetime) -> timedelta:
-    """Return the longest wait that began then: where the gate opens by time, at least until it opens."""
+    """Return the longest wait at the gate since `begun`. If the gate opens at a known time, it lasts beyond that."""
     gate, rule = answer.gate, answer.rule
     if gate is None or rule is None:
         return timedelta(seconds=LONGEST_WAIT if gate is None else gate.longest_wait)
@@ -220,7 +222,7 @@ def _longest_wait(answer: Answer, begun: datetime) -> timedelta:
 
 
 def _delay(answer: Answer, begun: datetime, now: datetime) -> float:
-    """Return the seconds until the gate is asked again: at the latest when its longest wait ends."""
+    """Return the seconds until the gate is asked again, which is at the latest when its longest wait ends."""
     left = (begun + _longest_wait(answer, begun) - now).total_seconds()
     if answer.decision.ask_again_at is not None:
         wanted = max((answer.decision.ask_again_at - now).total_seconds(), _SHORTEST)

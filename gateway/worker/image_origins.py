@@ -1,4 +1,4 @@
-"""Looks up from which commit an image was built: by its labels, else by the call or the push that had it deployed.
+"""Looks up from which commit an image was built: by its labels, else by the call or push that caused its deployment.
 
 The registry is asked once for each image.
 """
@@ -19,7 +19,7 @@ from gateway.store.encryption import Vault
 
 
 class ImageOrigins:
-    """Looks the origins of images up, and keeps them with the event."""
+    """Looks up the origins of images, and stores each with its event."""
 
     def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient) -> None:
         self._pool = pool
@@ -33,13 +33,13 @@ class ImageOrigins:
         if known is not None:
             return known
         labels = await self._labels(event)
-        found = origin_of(labels.get(SOURCE), labels.get(REVISION)) or await self._said(event) or {}
+        found = origin_of(labels.get(SOURCE), labels.get(REVISION)) or await self._reported(event) or {}
         async with statement(self._pool) as connection:
             await image_origins.update_origin(connection, event.event_id, found)
         return found
 
-    async def _said(self, event: Event) -> Mapping[str, str] | None:
-        """Return what a call for the deployment says of it, else a push; then of the one that it goes back to."""
+    async def _reported(self, event: Event) -> Mapping[str, str] | None:
+        """Return the origin that the call for the deployment named, else a push. A rollback has that of its target."""
         digest = (event.content.get("deployment") or {}).get("digest")
         async with statement(self._pool) as connection:
             deployments, called = await image_origins.select_called_origin(connection, event.deployment_id or "")

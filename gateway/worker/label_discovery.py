@@ -1,9 +1,10 @@
 """Adopts the containers and services of an engine that ask for it by labels: after its events, and once a minute.
 
-Each is decided once. What is left alone is looked at again after a while, since the cause may be gone.
+Each container or service is decided once: it is adopted, or left alone with a reason. What was left alone is decided
+again after a while, since the cause may be gone.
 
-An application that labels adopted is deployed by pushes for as long as what has its name carries the label. When that
-is gone, or carries it no more, pushes no longer deploy the application; nothing is stopped, and nothing is deleted.
+Pushes deploy an application that was adopted by labels for as long as the container or service with its name has the
+label. When that is gone, or has lost the label, pushes no longer deploy the application. Nothing is stopped or deleted.
 """
 
 import random
@@ -41,13 +42,13 @@ _SOON = 5.0  # seconds until the next look, while something waits
 _AT_ONCE = 20  # adoptions in a look; the others come in the next one
 #: applications of one engine that labels adopt, at most
 MOST_APPLICATIONS = 1000
-_RETRY_AFTER = timedelta(minutes=10)  # of what was left alone
-_GONE_AFTER = timedelta(seconds=60)  # that nothing has the name: compose may be about to create it again
+_RETRY_AFTER = timedelta(minutes=10)  # until what was left alone is decided again
+_GONE_AFTER = timedelta(seconds=60)  # without a container of that name: compose may be about to create it again
 _MAX_REASON, _MAX_DETAIL = 500, 300  # characters
-# What labels change of one container or service, by its name: so often at once, and then once in so many seconds. Some
-# program may change labels each second, and the audit keeps a row of each change.
+# Labels may change the application of one name so many times at once, and then once in so many seconds. A program may
+# change labels each second, and the audit keeps a row of each change.
 _CHANGES, _CHANGE_INTERVAL = 20, 300.0
-# The same for all that is left alone on one engine: `docker compose run` gives each container a new name.
+# The same limit for audit rows about what is left alone on one engine: `docker compose run` always uses new names.
 _REFUSALS, _REFUSAL_INTERVAL = 100, 600.0
 
 _BY_IMAGE = (
@@ -111,7 +112,10 @@ class LabelDiscovery:
     # -- the applications that are there
 
     async def _pause_and_resume(self, seen: _Seen) -> bool:
-        """Let pushes deploy what carries the label, and no longer what does not; return whether something is open."""
+        """Let pushes deploy the applications whose container has the label, and no others.
+
+        Returns whether a container is missing for so short a time that the next look decides.
+        """
         missing: dict[str, bool] = {}
         is_open, labelled_ids, labelled_names = False, *_labelled(seen)
         for one in seen.adopted:
@@ -135,7 +139,7 @@ class LabelDiscovery:
         return is_open
 
     def _may_change(self, name: str, seen: _Seen) -> bool:
-        """Tell whether labels may change what has this name now; if not, the next looks ask again."""
+        """Tell whether labels may change the application of this name now. If not, the next look asks again."""
         verdict = self._changes.take((seen.place, name))
         if not verdict.allowed and not verdict.refused_before:
             _LOG.warning(
@@ -146,7 +150,7 @@ class LabelDiscovery:
         return verdict.allowed
 
     async def _labels_by_name(self, application: LabelledApplication, seen: _Seen) -> Mapping[str, str] | None:
-        """Return the labels of what has the application's name; None if nothing has."""
+        """Return the labels of the container or service with the application's name, or None if there is none."""
         engine, name = seen.reached.engine, application.app_name
         if (found := await containers.inspect_raw(engine, name)) is not None:
             return found["Config"].get("Labels") or {}
@@ -182,7 +186,7 @@ class LabelDiscovery:
     # -- what is new
 
     async def _decide(self, seen: _Seen) -> bool:
-        """Decide on what was not decided; return whether something is left for the next look."""
+        """Decide on containers and services without a decision. Return whether some are left for the next look."""
         candidates = [one for one in seen.objects if self._is_open(one, seen.decisions.get(one.object_id))]
         if not candidates:
             return False
@@ -191,7 +195,7 @@ class LabelDiscovery:
             by_name = await labelled.select_named(connection, related, seen.reached.server_ids)
             by_id = await labelled.select_names(connection, {one.application_id for one in candidates})
         soon, decided = False, 0
-        random.shuffle(candidates)  # so that those that fail do not hold up the others for ever
+        random.shuffle(candidates)  # so that candidates that always fail do not hold up the others for ever
         for one in candidates:
             if _is_made(one, by_name, by_id):
                 continue
@@ -209,17 +213,17 @@ class LabelDiscovery:
         return soon
 
     def _is_open(self, one: Labelled, known: Decision | None) -> bool:
-        """Tell whether something is to be decided on it: it runs, asks for adoption, and was not decided as it is."""
+        """Tell whether it is to be decided: it runs, does not decline, and has no decision that still holds."""
         if not one.is_running or labels.is_declined(one.labels, watchtower=self._watchtower):
             return False
         if known is None or known.labels_hash != labels.fingerprint(one.labels, watchtower=self._watchtower):
             return True
         if known.was_gone and one.is_service:
-            return True  # its label was removed, and is there again
+            return True  # the label was removed, and was set again
         return known.application_id is None and known.age > _RETRY_AFTER
 
     async def _decide_one(self, one: Labelled, seen: _Seen, named: NamedApplication | None, *, room: bool) -> bool:
-        """Adopt it, or record why not; return whether it is decided."""
+        """Adopt the container or service, or record why not. Return whether it is decided."""
         try:
             if await self._keep(one, seen):
                 return True
@@ -228,7 +232,7 @@ class LabelDiscovery:
                 seen.reached.engine, one.object_id, host_name=seen.reached.identity.name
             )
             if base.name != one.name:
-                return False  # it was renamed since: perhaps a deployment has begun
+                return False  # it was renamed since it was listed: perhaps a deployment has begun
             with _acting(seen, "application.adopt"):
                 async with transaction(self._pool) as connection:
                     if not await self._begin(connection, one, seen):
@@ -279,7 +283,10 @@ class LabelDiscovery:
         )
 
     async def _request(self, one: Labelled, seen: _Seen, *, room: bool) -> LabelRequest:
-        """Return what its own labels ask for. Raises InvalidInput, and Conflict without room for an application."""
+        """Return what its own labels ask for, without those of its image.
+
+        Raises InvalidInput when it cannot be adopted by labels, and Conflict when there is no room for an application.
+        """
         if not room:
             raise Conflict(_TOO_MANY)
         if one.by_tasks:
@@ -292,7 +299,7 @@ class LabelDiscovery:
         return request
 
     async def _keep(self, one: Labelled, seen: _Seen) -> bool:
-        """Take over the decision on what it is a copy of, if that was adopted; return whether it was."""
+        """If it is a copy of a container that was adopted, take over the decision on that. Return whether it was."""
         former = seen.decisions.get(one.copied_from or "")
         if former is None or former.application_id is None:
             return False
@@ -310,7 +317,7 @@ class LabelDiscovery:
                     connection, seen.place, one.object_id, application_id=None, reason=reason
                 )
                 if not is_new or one.application_id is not None:
-                    return  # one that another installation has made is replaced often
+                    return  # another installation of the gateway made it, and replaces it often
                 verdict = self._refusals.take(seen.place)
                 if not verdict.allowed:
                     return
@@ -329,7 +336,7 @@ class LabelDiscovery:
 
 @contextmanager
 def _acting(seen: _Seen, action: str) -> Iterator[Actor]:
-    """Let the audit say that labels asked for what is changed in the block."""
+    """Let the audit name labels as the actor of every change in the block."""
     actor = Actor("labels", "labels", action, address=seen.reached.identity.name)
     before = CURRENT_ACTOR.set(actor)
     try:
@@ -339,9 +346,9 @@ def _acting(seen: _Seen, action: str) -> Iterator[Actor]:
 
 
 def _labelled(seen: _Seen) -> tuple[set[str], set[str]]:
-    """Return the applications adopted from what carries the label now, and the names of all that carries it."""
+    """Return the ids of the applications adopted from what has the label now, and the names of all that has it."""
     enabled = [one for one in seen.objects if not one.by_tasks and labels.is_enabled(one.labels)]
-    # That something is a copy, anybody may claim: then only its name counts.
+    # Anybody can set the label that says that a container is a copy. So of a copy, only the name counts.
     decided = [
         seen.decisions[one.object_id].application_id
         for one in enabled
@@ -356,9 +363,9 @@ def _related_names(one: Labelled) -> set[str]:
 
 
 def _is_made(one: Labelled, by_name: Mapping[str, NamedApplication], by_id: Mapping[str, str]) -> bool:
-    """Tell whether it is a container of an application, at any server: one that serves, is about to, or is kept.
+    """Tell whether it is a container of an application on any server: one that serves, is about to serve, or is kept.
 
-    Anybody can copy the label, and is left alone then.
+    Its name decides, since anybody can copy the labels.
     """
     if any(name in by_name for name in names.possible_owners(one.name)):
         return True

@@ -1,12 +1,12 @@
-"""Delivers what is in the outbox: each event to each receiver at least once, and of an application in order.
+"""Delivers the events in the outbox: each to each receiver at least once, and the events of one application in order.
 
     claimed ─▶ sent ─┬─▶ delivered
                      ├─▶ waits, longer each time      the receiver is down, or asks to wait
                      └─▶ given up                     it refuses the event for good, or for too long
 
-Several gateways share the deliveries: a claim is a lease, and a gateway that died loses it. A receiver that is down is
-tried by one delivery at a time, and paused. Others do not wait for it, also if it never answers: half of the places are
-for the first delivery of a receiver that is well.
+Several gateways share the deliveries: a claim is a lease, which ends when its gateway has died. A receiver that is down
+is paused, and then tried by one delivery at a time. A receiver that never answers does not hold up others: half of the
+places are reserved for receivers to which nothing else is being sent.
 """
 
 import asyncio
@@ -46,13 +46,13 @@ _LOG = structlog.get_logger()
 _LEASE = timedelta(seconds=60)
 _DEADLINE = 45.0  # seconds that one delivery may take: less than its lease
 _MOST, _PER_RECEIVER = 128, 8  # deliveries at a time
-_RESERVED = 64  # of them, for receivers that get nothing else: as many may hang, and others get theirs at once
+_RESERVED = 64  # of these, for receivers to which nothing else is being sent: so many receivers may hang
 _PAUSE = 0.02  # seconds between two claims
 _SHORTEST, _LONGEST = 2.0, 1800.0  # seconds between attempts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 600.0  # seconds for which a receiver that is down is left alone
 _MOST_DOUBLINGS = 16
 _LONGEST_ERROR = 1000  # characters
-_MOST_REFUSALS = 12  # attempts at what the receiver refuses, which is not down
+_MOST_REFUSALS = 12  # attempts at a delivery that the receiver refuses although it is not down
 _SETTINGS_INTERVAL = 3600.0  # seconds
 _BOUNDS_INTERVAL = 30.0  # seconds
 MOST_WAITING = 10_000  # deliveries for one receiver
@@ -72,7 +72,7 @@ class OutboxWorker:
         self._origins = ImageOrigins(pool, vault, registry)
         self._woken = asyncio.Event()
         self._running: dict[asyncio.Task[None], ClaimedDelivery] = {}
-        #: where the next claim goes on, by receiver
+        #: by receiver, the delivery after which the next claim goes on
         self._after: Mapping[str, str] = {}
         #: the addresses of the settings, by the id of their alert
         self._addresses = self._addresses_of_settings()
@@ -129,7 +129,7 @@ class OutboxWorker:
             )
 
     async def _give_back(self) -> None:
-        """Let other gateways have at once what this one has not delivered."""
+        """Cancel the running deliveries, and release their claims so that other gateways can deliver at once."""
         running = dict(self._running)
         for task in running:
             task.cancel()
@@ -183,7 +183,7 @@ class OutboxWorker:
             await self._delivered(claimed, delivery, receipt)
 
     async def _store(self, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> None:
-        """Store what is about to be sent. Raises LeaseLost, so that nothing is sent that another gateway sends."""
+        """Store what is about to be sent. Raises LeaseLost when another gateway may be sending the same delivery."""
         async with statement(self._pool) as connection:
             if not await outbox_attempts.store_progress(connection, claimed, progress):
                 raise LeaseLost(claimed.delivery_id)
@@ -223,7 +223,7 @@ class OutboxWorker:
         ALERTS.labels("sent").inc()
 
     async def _failed(self, claimed: ClaimedDelivery, delivery: Delivery, error: Undelivered) -> None:
-        """Postpone the delivery or give it up; pause its receiver where others would not get through either."""
+        """Postpone the delivery or give it up. Pause its receiver if the receiver is down."""
         alert_id, text = claimed.alert.alert_id, storable_text(safe_line(str(error)))[:_LONGEST_ERROR]
         ends = error.final or error.gone or (not (error.down or error.waits) and claimed.attempts >= _MOST_REFUSALS)
         delay = max(error.retry_after or 0.0, _jittered(_SHORTEST, claimed.attempts, _LONGEST))
@@ -269,7 +269,7 @@ class OutboxWorker:
         )
 
     async def _hold(self, claimed: ClaimedDelivery, delay: timedelta) -> None:
-        """Let it wait without an attempt."""
+        """Postpone the delivery without counting an attempt."""
         async with statement(self._pool) as connection:
             await outbox_attempts.postpone_delivery(
                 connection,
@@ -284,7 +284,7 @@ class OutboxWorker:
     # -- beside it
 
     async def keep_bounds_forever(self) -> None:
-        """Give up what waits for too long or is too much, and say which receivers the settings have."""
+        """Give up deliveries that wait for too long or are too many, and record the receivers of the settings."""
         said = 0.0
         while True:
             now = asyncio.get_running_loop().time()
@@ -316,13 +316,16 @@ def quiet_rule(quiet_hours: tuple[Mapping[str, Any], ...]) -> "Rule":
 
 
 def _jittered(first: float, number: int, longest: float) -> float:
-    """Return the seconds before the next attempt after so many: each time twice as many, and not for all the same."""
+    """Return the seconds until the next attempt after `number` attempts: they double each time, with a random part."""
     whole = min(first * 2.0 ** min(number - 1, _MOST_DOUBLINGS), longest)
-    return float(whole * (0.5 + random() / 2))  # noqa: S311 - so that those that failed together do not come back together
+    return float(whole * (0.5 + random() / 2))  # noqa: S311 - so that deliveries that failed together are tried apart
 
 
 async def _until_written(write: Callable[[], Awaitable[None]]) -> None:
-    """Record what happened, as long as the lease may hold: after that, another gateway delivers it again."""
+    """Repeat `write` while the database is unavailable, as long as the lease may hold.
+
+    After that it raises Unavailable, and another gateway delivers again.
+    """
     until = asyncio.get_running_loop().time() + _LEASE.total_seconds()
     while True:
         try:

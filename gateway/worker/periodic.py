@@ -1,6 +1,6 @@
-"""Runs a periodic task on all engines that have something to do, so many in a second at most.
+"""Runs a periodic task on all engines that have something to do. The number of runs that begin in a second is limited.
 
-An engine that hangs holds up its own run alone.
+An engine that hangs delays only its own run.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ _LOG = structlog.get_logger()
 
 _MOST = 50.0  # runs that begin in a second
 _LONGEST_PAUSE = 10.0  # seconds after a failure
-_SHARE = 20.0  # how many times as long as the search takes until the next one
+_SEARCH_PAUSE = 20.0  # the pause until the next search, in durations of the last one: searches take 5 % of the time
 
 
 class _Runs:
-    """The runs of one task, by daemon: one at a time on each."""
+    """The runs of one task: at most one at a time on each daemon."""
 
     def __init__(self, task: PeriodicTask) -> None:
         self._task = task
@@ -65,7 +65,10 @@ class _Runs:
 async def run_where_found(
     task: PeriodicTask, find_reached: Callable[[Collection[Place] | None], Sequence[ReachedEngine]]
 ) -> None:
-    """Run the task for ever: at most once in its interval on each engine."""
+    """Run the task for ever, on each engine at most once in its interval.
+
+    `find_reached` returns the engines at the places that `task.find` returned; for None, all engines watched here.
+    """
     runs = _Runs(task)
     try:
         while True:
@@ -77,6 +80,6 @@ async def run_where_found(
                 runs.begin(one)
                 if number % _MOST == 0:
                     await asyncio.sleep(POLL_INTERVAL)
-            await asyncio.sleep(max(began + task.interval - time.monotonic(), took * _SHARE))
+            await asyncio.sleep(max(began + task.interval - time.monotonic(), took * _SEARCH_PAUSE))
     finally:
         await runs.end()

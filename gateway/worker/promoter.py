@@ -3,9 +3,8 @@
     proven ─▶ does the follower's registry have the digest? ─┬─▶ queued as REPOSITORY@DIGEST, or proposed
                                                              └─▶ waits, and is looked at again
 
-The rows are the truth, and are read every few seconds. Every gateway does this; they take turns by the lock of the
-follower's queue. That a follower never runs what was not proven is the law of the gate `promotion`, whatever happens
-here.
+The database rows are the truth, and every gateway reads them every few seconds. The lock of the follower's queue lets
+gateways take turns. The gate `promotion` ensures that a follower never runs what is not proven, whatever happens here.
 """
 
 import asyncio
@@ -56,7 +55,7 @@ class Promoter:
             await asyncio.sleep(_INTERVAL)
 
     async def promote_once(self, now: datetime | None = None) -> None:
-        """Look at all followers once. `now` is the database's time unless it is given."""
+        """Promote once for all followers. `now` is the database's time unless it is given."""
         async with statement(self._pool) as connection:
             unsettled = await promotions.select_unsettled(connection)
             if not unsettled:  # as nearly always
@@ -100,7 +99,7 @@ class Promoter:
             )
         except DatabaseUnavailable:
             raise
-        except Unavailable as error:  # a login that no key decrypts
+        except Unavailable as error:  # no master key decrypts the login
             return None, str(error)
 
     async def _tell(self, change: Change | None) -> None:

@@ -1,4 +1,4 @@
-"""Records which engines answer: what comes while one transaction is being committed shares the next one."""
+"""Records which engines answer. All records that come during one transaction are written together in the next one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: list[tuple[Seen, asyncio.Future[None]]] = []
-        #: of what answers as before, the last word for each place is enough
+        #: for an engine that answers as before, only the latest record of each place is written
         self._unchanged: dict[Place, Seen] = {}
         self._urgent = asyncio.Event()
 
@@ -67,7 +67,7 @@ class Recorder:
             if len(waiting) == 1:
                 _fail(waiting[0][1], error)
                 return
-            middle = len(waiting) // 2  # one that cannot be written fails alone
+            middle = len(waiting) // 2  # halve until only the records that cannot be written fail
             await self._write_waiting(waiting[:middle])
             await self._write_waiting(waiting[middle:])
         except BaseException as error:

@@ -29,7 +29,7 @@ from gateway.store.database import Connection, Pool, transaction
 
 _STALE_SPANS = 40  # spans of the inbox that are measured again in each run
 _MAX_MEASURED = timedelta(days=1)  # measured in one statement
-_PARTS = 10  # of the inbox, for all of its time and for all of its size
+_PARTS = 10  # parts of the inbox: each holds a tenth of the kept time or of the allowed size
 _LEAST_PART = 8 * 1024**2  # bytes
 _PAGE_SIZE = 100  # applications
 _REPORTS_KEPT = 1000  # of scanners
@@ -52,7 +52,7 @@ async def _repeat_under_lock(pool: Pool, step: Callable[[Connection], Awaitable[
 
 async def _delete_expired(pool: Pool, settings: Settings) -> None:
     async def delete(connection: Connection) -> bool:
-        # Its part is dropped before, unless that lasted much longer than a part does.
+        # Expired parts are dropped as a whole. This deletes from a part that has lasted much longer than a part should.
         days = timedelta(days=settings.inbox_days)
         deliveries = await delivery_log.delete_expired(connection, days + days / _PARTS)
         entries = await audit.delete_expired(
@@ -98,7 +98,7 @@ async def begin_part_if_full(pool: Pool, settings: Settings) -> bool:
 
 
 async def drop_expired_parts(pool: Pool, older_than: timedelta) -> None:
-    """Drop the parts of the inbox whose last delivery is older."""
+    """Drop the parts of the inbox that ended longer ago than `older_than`."""
 
     async def detach(connection: Connection) -> bool:
         part = await inbox_parts.select_oldest(connection)
@@ -112,7 +112,7 @@ async def drop_expired_parts(pool: Pool, older_than: timedelta) -> None:
 
 
 async def prune_inbox(pool: Pool, limit: int) -> None:
-    """Delete the oldest deliveries beyond so many bytes: whole parts, as far as all of a part is beyond them."""
+    """Delete the oldest deliveries beyond `limit` bytes: first whole parts, then the rest from the oldest part."""
     async with transaction(pool) as connection:
         gap = await delivery_log_size.select_gap(connection)
     if gap is None:
@@ -147,7 +147,7 @@ async def _detach_excess(connection: Connection, limit: int) -> bool:
     bytes_ = await delivery_log_size.select_size_of_part(connection, part.name, excess)
     if bytes_ is None or bytes_ > excess:
         return False
-    # Recorded sizes may be old, also those of parts that are dropped, and too much would be deleted.
+    # Recorded sizes may be out of date, and with them too much would be deleted: measure again first.
     end = delivery_log_size.span_of(part.until or oldest) + delivery_log_size.SPAN
     await delivery_log_size.measure(connection, oldest, end)
     excess = await delivery_log_size.select_size(connection) - limit
@@ -183,7 +183,7 @@ async def _delete_excess(connection: Connection, limit: int) -> bool:
     oldest = await delivery_log_size.select_oldest(connection) if excess > 0 else None
     if oldest is None:
         return False
-    # The span's recorded size may be old, and too much would be deleted: measure it before and after.
+    # The recorded size of the span may be out of date, and with it too much would be deleted: measure before and after.
     await delivery_log_size.measure(connection, oldest, oldest + delivery_log_size.SPAN)
     excess = await delivery_log_size.select_size(connection) - limit
     if excess <= 0:

@@ -1,6 +1,6 @@
 """Decide what becomes of a deployment whose attempt did not finish: retry it later, or end it.
 
-The delay doubles with each attempt, unless the registry asked for a certain one.
+The delay doubles with each attempt, up to a limit, unless the error says how long to wait (`retry_after`).
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _MAX_DELAY = 300.0  # seconds between attempts
 _MAX_DELAY_UNSERVED = 8.0  # seconds, while a swap is open: the application may serve nothing
 _MAX_RETRY_AFTER = 21_600.0  # seconds; a registry may not ask for more
 _MAX_DOUBLINGS = 16
-# These interrupt an attempt at settling a swap without saying anything about the swap, so the attempt does not count.
+# An attempt at settling a swap does not count when it ends with one of these: they say nothing about the swap.
 _UNRELATED_TO_SWAP = frozenset({Code.ENGINE_UNREACHABLE, Code.GATEWAY_STOPPED, Code.DATABASE_UNAVAILABLE})
 _LONG_WAIT = 60.0  # seconds at a gate after which people are notified
 _MAX_FINAL_LOOKS = 3  # attempts at observing what serves, before a swap that cannot be settled is closed without it
@@ -96,7 +96,7 @@ async def postpone(
 
 
 async def _wait_for_release(connection: Connection, deployment: Deployment, error: Prepared) -> Postponement:
-    """Let a prepared deployment wait, without an owner, until its release lets it move, or is put back."""
+    """Return a prepared deployment to the queue until its release lets it swap, or the release is put back."""
     current = await deployments.select_deployment(connection, deployment.deployment_id)
     delay = None if current.cancelled_at is None else timedelta(0)
     if await release_deployments.park_deployment(connection, deployment, error.reason, delay, counted=False):
@@ -118,7 +118,7 @@ async def _cancel(connection: Connection, deployment: Deployment, error: Postpon
 
 
 async def _yield_to(connection: Connection, deployment: Deployment, successor: Deployment) -> None:
-    """Let the newer deployment supersede this one; it inherits that a person asked."""
+    """Let the newer deployment supersede this one. If a person requested this one, the newer one is forced too."""
     if await leases.yield_to_successor(connection, deployment, successor.deployment_id):
         await outbox.write_event(connection, of_deployment(deployment, EventKind.CANCELLED, None))
     await pulled_images.schedule_check(connection, deployment.application_id)
@@ -134,7 +134,7 @@ async def _fail(connection: Connection, deployment: Deployment, error: Postponed
 
 
 async def _end(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
-    """Record the outcome, and write down that there is something to tell; return False for a stale owner."""
+    """Record the outcome, and write its event to the outbox if there is one. Return False for a stale owner."""
     owned = await leases.finish_deployment(connection, deployment, outcome, None, closes_swap=False, closes_watch=False)
     if owned and (occurrence := of_outcome(deployment, outcome)) is not None:
         await outbox.write_event(connection, occurrence)
@@ -157,7 +157,7 @@ async def _reschedule(
 
 
 async def _wait_at_gate(connection: Connection, deployment: Deployment, error: AtGate) -> Postponement:
-    """Let the deployment wait: at a gate there is no deadline but the gate's own, and the attempt does not count."""
+    """Let the deployment wait at a gate. The attempt does not count, and only the gate's own deadline applies."""
     await gate_verdicts.delete_steps_of_waits(connection, deployment)
     woken = await gate_verdicts.was_woken(connection, deployment, error.wakes)
     seconds = 0.0 if woken else min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
@@ -185,7 +185,10 @@ async def _is_exhausted(
 
 
 def _may_serve_nothing(swap: Swap, code: Code) -> bool:
-    """Under stop-first the old container is stopped before the new one starts. A stopping gateway puts it back."""
+    """Tell whether the application may serve nothing: stop-first stops the old container before the new one starts.
+
+    A gateway that stops puts the old container back.
+    """
     return swap.order is not Order.START_FIRST and code is not Code.GATEWAY_STOPPED
 
 

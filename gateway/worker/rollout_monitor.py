@@ -69,9 +69,9 @@ class RolloutMonitor:
         return self._open.keys()
 
     async def check_windows(self, reached: ReachedEngine) -> None:
-        """Check once each window on the engine that was open when they were last asked for.
+        """Check once each window on the engine that was open at the last call of `find_open`.
 
-        What is seen there counts only for a window that is still open then.
+        Trouble counts only if the window is still open when the trouble is recorded.
         """
         engine_id = reached.identity.engine_id
         windows = [one for place in reached.server_ids for one in self._open.get(Place(engine_id, place), ())]

@@ -1,17 +1,17 @@
-"""Which gateway watches which engine: each engine one of those that are connected to the database. No I/O.
+"""Decides which gateway watches which engine, among the gateways that are connected to the database. No I/O.
 
-Every gateway computes the same shares. Where they differ for a moment, an engine is watched twice, or by nobody for a
-few seconds; rollouts do not depend on it, since any gateway that reaches an engine may claim for it.
+Every gateway computes the same shares. If they differ for a moment, two gateways watch an engine, or none does for a
+few seconds. Rollouts do not depend on the shares, since any gateway that reaches an engine may claim for it.
 """
 
 import hashlib
 from collections.abc import Collection, Iterable
 
-_SUBSTITUTE_FOR = 60.0  # seconds that a gateway watches an engine of another one's share
+_SUBSTITUTE_FOR = 60.0  # seconds for which a gateway watches an engine from the share of another gateway
 
 
 def watcher(server_id: str, members: Iterable[int]) -> int | None:
-    """Return the member that watches the server; when one joins or leaves, only its own share moves."""
+    """Return the member that watches the server. When a member joins or leaves, only its own share moves."""
     return max(members, key=lambda number: (_weight(number, server_id), number), default=None)
 
 
@@ -20,20 +20,20 @@ def _weight(number: int, server_id: str) -> bytes:
 
 
 class Shares:
-    """What one gateway watches, and what it leaves to the others."""
+    """The servers that one gateway watches, and those that it leaves to other gateways."""
 
     def __init__(self) -> None:
-        #: this gateway's number among the members; 0 until it is one
+        #: this gateway's number among the members; 0 until it is a member
         self.number = 0
         #: the servers that another gateway watches
         self.left: set[str] = set()
-        #: the gateways that share, as they were followed last
+        #: the gateways that share the servers, as of the last call of `follow`
         self.members: frozenset[int] = frozenset()
-        #: until when this gateway watches a server of another one's share
+        #: the servers from the share of another gateway that this one watches for a while, and until when
         self._substituted: dict[str, float] = {}
 
     def watches(self, server_id: str | None) -> bool:
-        """Return whether this gateway watches the server; its own engine it always does."""
+        """Return whether this gateway watches the server. Its own engine (None) it always watches."""
         return server_id is None or server_id not in self.left or server_id in self._substituted
 
     def register(self, server_ids: Iterable[str]) -> None:
@@ -45,9 +45,10 @@ class Shares:
     def follow(
         self, members: frozenset[int], registered: Iterable[str], unseen: Collection[str], now: float
     ) -> set[str]:
-        """Follow who is a member, and watch what nobody has seen; return the servers for which that changes something.
+        """Share the registered servers among the members, and watch for a while those that no gateway has seen.
 
-        `now` is in seconds of any one clock.
+        Returns the servers that this gateway watches now and did not watch before, or the reverse. `now` is in seconds
+        of any one clock.
         """
         before = self.left - self._substituted.keys()
         if members != self.members:

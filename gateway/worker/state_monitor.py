@@ -1,11 +1,12 @@
 """Observes the state of applications: after every event of their engine, and once a minute.
 
-What was abandoned on the engine is removed on that occasion.
+Each observation also removes the abandoned containers of the engine.
 
-An application that another one follows is observed more often, and how long it has run well is counted.
-A state that differs from the last deployment's, and lasts for a moment, causes one alert. With `heal`, the application
-is also repaired. An application with a running deployment is not observed. One with a queued deployment that does not
-wait at a gate, an open monitor window or an open swap is not repaired: another part of the gateway takes care of it.
+A followed application is observed more often, to count how long it has run well. A state that differs from what the
+last deployment left, and lasts for a moment, causes one alert. With `heal`, the application is also repaired.
+
+An application with a running deployment is not observed. An application is not repaired while it has a queued
+deployment (unless that waits at a gate), an open monitor window or an open swap: another part of the gateway acts then.
 """
 
 import asyncio
@@ -85,9 +86,9 @@ class StateMonitor:
     async def _newer(
         self, all_expected: Sequence[ExpectedState], states: Mapping[str, ObservedState], current: snapshot.Snapshot
     ) -> dict[str, ObservedState]:
-        """Return the states of applications that run what a deployment made which the database does not know.
+        """Return the states of applications whose container was made by a deployment that the database does not know.
 
-        The deployments of what serves are never deleted: the database was restored from a backup older than that.
+        A deployment whose version serves is never deleted, so the database was restored from a backup older than it.
         """
         made = {
             expected.application_id: deployment_id
@@ -118,9 +119,9 @@ class StateMonitor:
         states: Mapping[str, ObservedState],
         current: snapshot.Snapshot,
     ) -> dict[str, Sighting]:
-        """Return what the applications that others follow run, None in place of a run that is not well.
+        """Return what the followed applications run, None for an application that does not run well.
 
-        One whose container the engine does not tell about in time is left out.
+        An application whose container the engine does not describe in time is left out.
         """
         sightings: dict[str, Sighting] = {}
 

@@ -1,7 +1,8 @@
 """Starts and stops the executions of deployments on the engines that this gateway reaches, and renews their leases.
 
-A gateway has a slot before it claims a deployment, so what it has no slot for stays in the queue for others. One
-heartbeat renews all leases. When another gateway has taken a deployment over, its execution here is stopped at once.
+A gateway takes a slot before it claims a deployment. A deployment for which it has no slot stays in the queue, where
+other gateways can claim it. One heartbeat renews all leases. When another gateway has taken a deployment over, its
+execution here is stopped at once.
 
 On shutdown the gateway claims no more, gives running rollouts the grace period, and then cancels them: each puts back
 what it has begun, and its deployment waits for the next gateway.
@@ -173,7 +174,7 @@ class Supervisor:
                 await asyncio.wait_for(self._renew_now.wait(), self._settings.lease / 3)
             self._renew_now.clear()
             held = {key: run.execution.deployment.epoch for key, run in self._running.items()}
-            # Each statement for itself: what the first one locks, all running rollouts write to.
+            # No transaction around these statements: the first one locks the rows that all running rollouts write to.
             async with statement(self._pool) as connection:
                 owned = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
                 if await leases.select_overlong(connection):  # hardly ever
@@ -232,7 +233,7 @@ class Supervisor:
 
     async def _start(self, claimed: Claimed) -> None:
         """Start to execute a claimed deployment, without waiting for its end."""
-        # As with each renewal, at least half of the lease is left for a call to the engine.
+        # As after each renewal, at least half of the lease must be left for a call to the engine.
         sure_until = claimed.claimed_at + self._settings.lease / 2
         journal = PostgresJournal(self.context.pool, self.context.vault, claimed.deployment, sure_until=sure_until)
         execution = Execution(self.context, claimed, journal)

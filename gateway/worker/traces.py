@@ -1,7 +1,7 @@
 """Sends the trace of each deployment that ended to a receiver of OTLP over HTTP, where one is set.
 
-Traces are for looking at, not for keeping: what the receiver does not take within a few tries, and what does not fit
-into the bounded queue, is dropped and counted. No rollout waits for it.
+A trace that the receiver does not accept within a few tries, or that does not fit into the bounded queue, is dropped
+and counted. No rollout waits for its trace.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class Traces:
         name = names.get(deployment.application_id, deployment.application_id)
         try:
             found = traces.spans(deployment, name, received_at, made)
-        except ValueError as error:  # a person has had it run again
+        except ValueError as error:  # a person had the deployment run again
             raise NotFound(str(error)) from error
         return orjson.dumps(traces.request(found, VERSION))
 
