@@ -212,7 +212,12 @@ def replaced(delivery: Delivery, **fields: Any) -> Delivery:
     return Delivery(**{name: getattr(delivery, name) for name in Delivery.__slots__} | fields)
 
 
-async def run_history(sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+SIZES = (1, 2, 5, 12)  # of batches
+
+
+async def run_history(
+    sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPatch, sizes: Sequence[int]
+) -> tuple[int, int]:
     """Give both sides one history; return how many deliveries a batch decided, and how many there were."""
     random, subscribed = Random(seed), dict[str, str]()
     batched, alone = sides
@@ -222,9 +227,9 @@ async def run_history(sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPa
         if seed % 3 == 0:
             await side.pool.execute(POLICY)
     number = decided = 0
-    for _ in range(8):
+    for _ in range(8 if max(sizes) > 1 else 24):
         batch = []
-        for _ in range(random.choice([1, 2, 5, 12])):
+        for _ in range(random.choice(sizes)):
             batch.append(random_delivery(random, number))
             number += 1
         answers = list(zip(batch, await accept(batched, batch, subscribed), strict=True))
@@ -257,10 +262,12 @@ async def clear(sides: list[Side]) -> None:
             await empty(connection, "projects", "endpoints", "deliveries")
 
 
-async def run_histories(sides: list[Side], seeds: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
+async def run_histories(
+    sides: list[Side], seeds: Iterable[int], monkeypatch: pytest.MonkeyPatch, sizes: Sequence[int] = SIZES
+) -> None:
     decided = number = 0
     for seed in seeds:
-        one, of = await run_history(sides, seed, monkeypatch)
+        one, of = await run_history(sides, seed, monkeypatch, sizes)
         decided, number = decided + one, number + of
         await clear(sides)
     assert decided > number // 3, "most histories are for batches"
@@ -272,11 +279,98 @@ async def test_a_batch_leaves_the_rows_that_its_deliveries_leave_one_by_one(
     await run_histories(sides, range(6), monkeypatch)
 
 
-@pytest.mark.long
-async def test_batches_of_many_histories_leave_the_rows_of_single_deliveries(
+async def test_a_delivery_that_comes_alone_leaves_the_rows_that_it_leaves_outside_of_batches(
     sides: list[Side], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await run_histories(sides, range(6, 200), monkeypatch)
+    await run_histories(sides, range(6), monkeypatch, [1])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("sizes", "seeds"), [(SIZES, range(6, 200)), ([1], range(6, 200))], ids=["batches", "alone"])
+async def test_batches_of_many_histories_leave_the_rows_of_single_deliveries(
+    sides: list[Side], monkeypatch: pytest.MonkeyPatch, sizes: Sequence[int], seeds: range
+) -> None:
+    await run_histories(sides, seeds, monkeypatch, sizes)
+
+
+DEPLOYMENT = """
+    INSERT INTO deployments
+           (application_id, forced, title, kind, status, reference, image, moves_subscription, lease_until)
+    VALUES ('a', true, '', {})
+"""
+# Pushes of images that come alone, and what happens between them.
+HISTORIES = {
+    "an application is about to follow the image": (
+        DEPLOYMENT.format("'deploy', 'queued', 'r.io/acme/api:v1.0.0', 'r.io/acme/api:v1.0.0', true, null"),
+        "r.io/acme/api:v1.0.0",
+    ),
+    "an application that runs is about to follow its image": (
+        DEPLOYMENT.format("'deploy', 'running', 'docker.io/library/nginx:latest', 'nginx', true, now()"),
+        "nginx",
+    ),
+    "an application that waits is about to follow its image": (
+        DEPLOYMENT.format("'deploy', 'queued', 'docker.io/library/nginx:latest', 'nginx', true, null"),
+        "nginx",
+    ),
+    "an application runs what it does not follow yet": (
+        DEPLOYMENT.format("'deploy', 'running', 'r.io/acme/web:v9', 'r.io/acme/web:v9', false, now()"),
+        "nginx",
+    ),
+    "what was subscribed at the path is gone": (
+        "INSERT INTO subscriptions (application_id, repository, tag, pattern) VALUES ('a', 'y.io/acme/new', 'v', 'v')",
+        "x.io/acme/new",
+        "x.io/acme/new",
+        "DELETE FROM subscriptions WHERE repository = 'y.io/acme/new'",
+        "x.io/acme/new",
+    ),
+    "a start waits, and another image": (
+        DEPLOYMENT.format("'start', 'queued', null, null, false, null"),
+        "nginx",
+        "UPDATE applications SET docker_image = 'r.io/acme/web:v9' WHERE application_id = 'a'",
+        "nginx",
+        "UPDATE deployments SET reference = 'r.io/acme/web:v9'",
+        "nginx",
+    ),
+    "an attempt has failed": (
+        "nginx",
+        "UPDATE deployments SET attempts = 3, reason_code = 'denied', reason_message = 'x'",
+        "nginx",
+    ),
+    "one push has a digest": (f"nginx:latest@{DIGESTS[1]}", "nginx", f"nginx:latest@{DIGESTS[2]}"),
+    "a stop waits": (DEPLOYMENT.format("'stop', 'queued', null, null, false, null"), "nginx"),
+    "the application is stopped": ("UPDATE applications SET desired = 'stopped'", "nginx"),
+    "the application does not deploy by itself": ("UPDATE applications SET auto_deploy = false", "nginx"),
+    "a policy follows the repository": (POLICY, "r.io/acme/api:v1.0.0", "r.io/acme/api:v1.1.0"),
+    "an application follows another image beside its own": ("r.io/acme/web:v2.0.0",),
+    "an application follows its image, but not because it is its image": (
+        "UPDATE subscriptions SET from_image = false",
+        "nginx",
+    ),
+}
+
+
+async def test_a_push_that_comes_alone_leaves_the_rows_that_it_leaves_outside_of_batches(
+    sides: list[Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batched, alone = sides
+    for name, steps in HISTORIES.items():
+        subscribed = dict[str, str]()
+        for side in sides:
+            await side.pool.execute(APPLICATIONS)
+            await side.pool.execute(BOTH_ENDPOINTS)
+        for number, step in enumerate(steps):
+            if " " in step:
+                for side in sides:
+                    await side.pool.execute(step)
+                continue
+            delivery = Delivery(new_id(), "one", "", "", str(number), None, False, {}, b"", push(step).events, ())
+            (accepted,) = await accept(batched, [delivery], subscribed)
+            if accepted.again:
+                (accepted,) = await accept(batched, [delivery], subscribed)
+            answer = accepted if accepted.verdict else await batched.ingest(delivery, monkeypatch)
+            assert told(answer) == told(await alone.ingest(delivery, monkeypatch)), name
+            assert await batched.rows() == await alone.rows(), name
+        await clear(sides)
 
 
 # -- at the same time
@@ -291,7 +385,7 @@ async def side(sides: list[Side]) -> Side:
 
 def push(image: str) -> Notification:
     reference = Reference.parse(image)
-    return Notification((PushEvent(reference.repository, reference.tag or Tag("latest")),))
+    return Notification((PushEvent(reference.repository, reference.tag or Tag("latest"), reference.digest),))
 
 
 async def test_a_delivery_that_cannot_be_stored_fails_alone(side: Side) -> None:
@@ -416,6 +510,27 @@ async def test_a_batch_reads_no_queues_but_those_of_its_applications(side: Side)
             rows = await connection.fetchval(read)
     assert acceptance.verdict == "queued"
     assert rows < 300
+
+
+async def test_only_a_push_that_is_not_plain_is_given_to_the_statement_for_batches(side: Side) -> None:
+    called = "SELECT funcname FROM pg_stat_xact_user_functions WHERE funcname LIKE 'accept%'"
+    version = (await side.endpoint("one")).version
+
+    async def functions(number: int, image: str) -> set[str]:
+        delivery = replaced(random_delivery(Random(0), number), endpoint_id="one", key=str(number), ignored=())
+        delivery = replaced(delivery, endpoint_version=version, pushes=push(image).events)
+        async with side.pool.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL track_functions = 'pl'")
+            (acceptance,) = await store.accept(connection, [delivery], {})
+            assert acceptance.verdict is not None
+            return {row["funcname"] for row in await connection.fetch(called)}
+
+    queued, joined, unfollowed = [
+        await functions(number, image) for number, image in enumerate(("nginx", "nginx", "x.io/acme/new"))
+    ]
+    repeated, of_two = await functions(0, "nginx"), await functions(3, "r.io/acme/web")
+    assert queued == joined == unfollowed == {"accept_lone"}
+    assert repeated == of_two == {"accept_lone", "accept_3"}
 
 
 async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deployment(side: Side) -> None:
