@@ -124,31 +124,38 @@ class _Delivery:
     respond: Respond
 
     def finish(self, outcome: Outcome) -> None:
-        """Respond to the sender."""
+        """Respond to the sender, who does not wait for what is then reported."""
         self.limiter.waiting -= 1
         try:
             answer = self._answer(outcome)
         except Exception:
             self.respond(None)
             raise
-        self.respond(None if answer is None else response(answer))
+        try:
+            self.respond(None if answer is None else response(answer))
+        finally:
+            if answer is not None:
+                self._report(outcome, answer)
 
     def _answer(self, outcome: Outcome) -> Answer | None:
         source = self.head.source
-        name = source.name
         if isinstance(outcome, GatewayError):
-            answer = rejected(source, self.head.headers, outcome)
-            log_rejection(name, answer.status, outcome)
-        elif isinstance(outcome, Receipt):
+            return rejected(source, self.head.headers, outcome)
+        if isinstance(outcome, Receipt):
+            return accepted(outcome)
+        if outcome is not None:
+            _LOG.warning("A delivery is tried by itself", source=source.name, exc_info=outcome)
+        self.limiter.uncount()  # it is counted on the other way
+        return None
+
+    def _report(self, outcome: Outcome, answer: Answer) -> None:
+        """Wake the workers, log, and count."""
+        name = self.head.source.name
+        if isinstance(outcome, Receipt):
             report(self.application, name, outcome)
-            answer = accepted(outcome)
-        else:
-            if outcome is not None:
-                _LOG.warning("A delivery is tried by itself", source=name, exc_info=outcome)
-            self.limiter.uncount()  # it is counted on the other way
-            return None
+        elif isinstance(outcome, GatewayError):
+            log_rejection(name, answer.status, outcome)
         count(name, answer)
-        return answer
 
 
 def response(answer: Answer) -> bytes:
