@@ -13,7 +13,7 @@ from aiohttp import web
 from gateway.api.context import CONTEXT
 from gateway.model.errors import Unavailable
 from gateway.store import queue
-from gateway.store.database import transaction
+from gateway.store.database import statement
 
 _LOG = structlog.get_logger()
 _INTERVAL = 0.05  # seconds between two notifications
@@ -41,7 +41,7 @@ async def _notify_forever(application: web.Application) -> None:
         await requested.wait()
         requested.clear()
         try:
-            async with transaction(pool) as connection:
+            async with statement(pool) as connection:
                 await queue.notify(connection)
         except Unavailable:
             _LOG.warning("Other gateways are not notified: they poll the queue instead")
