@@ -34,7 +34,7 @@ NOT_RUN = {
     'docs/adding-a-gate.md: """The gate': "test_adding_a_gate imports it and asks it",
     'docs/adding-a-source.md: """Example': "test_adding_a_source imports and calls it",
     "docs/reverse-proxy.md: worker_processes": "`make proxy` runs it",
-    "docs/threat-model.md: worker_processes": "its certificate and its name are nobody's",
+    "docs/proxy.md: worker_processes": "its certificate and its name are nobody's",
     "docs/reverse-proxy.md: :80": "Caddy is not here",
     "docs/health.md: GATEWAY_ALERT_URLS=": "addresses of nobody",
     "docs/servers.md: HOST=": "test_servers makes its certificates so",

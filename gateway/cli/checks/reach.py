@@ -99,13 +99,13 @@ async def check_public_url(url: str | None, *, running: bool) -> Sequence[Findin
         return [failed(name, *_why_not(url, error))]
     if status == OK and body.strip().startswith(b"{") and b'"ok"' in body:
         return [ok(name, f"{url}/healthz answers")]
-    remedy = "Let the proxy pass all paths to GATEWAY_LISTEN unchanged: docs/threat-model.md has a configuration."
+    remedy = "Let the proxy pass all paths to GATEWAY_LISTEN unchanged: docs/proxy.md has a configuration."
     return [failed(name, f"{url}/healthz answers {status}, and not as a gateway does", remedy)]
 
 
 def _why_not(url: str, error: Exception) -> tuple[str, str]:
     """Return what is wrong, and the remedy."""
-    proxy = "Start the proxy or correct GATEWAY_PUBLIC_URL: docs/threat-model.md has a configuration."
+    proxy = "Start the proxy or correct GATEWAY_PUBLIC_URL: docs/proxy.md has a configuration."
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = "Registries refuse it too: use a certificate of a public authority, with all its intermediates."
         return f"{url}: the certificate is not trusted: {error.verify_message}", remedy
