@@ -44,6 +44,15 @@ async def _pause(world: World, one: Container) -> None:
     await _call(world, "POST", f"containers/{one.container_id}/pause")
 
 
+async def _disconnect(world: World, one: Container) -> None:
+    if (world.proxy.fired or "").startswith(("DELETE", "POST images/")):
+        return  # it has proven itself: what somebody disconnects then is his to connect
+    for network in one.networks:
+        body = {"Container": one.container_id, "Force": True}
+        with suppress(RolloutError):
+            await world.engine.call("POST", f"networks/{network}/disconnect", body=body)
+
+
 async def _prune(world: World) -> None:
     await _call(world, "POST", "containers/prune")
 
@@ -87,6 +96,7 @@ _ACTS: dict[str, tuple[Act, Callable[[World], Awaitable[None]]]] = {
     "stopped": (_stop, _nothing),
     "started": (_start, _nothing),
     "paused": (_pause, _unpause),
+    "disconnected": (_disconnect, _nothing),
 }
 MEDDLING = (
     PRUNED,

@@ -56,6 +56,22 @@ def home_of(application: Application) -> tuple[str, Mapping[str, Any]] | None:
     return (_DEFAULT_NETWORK, {}) if mode in {"default", _DEFAULT_NETWORK} else None
 
 
+async def left_networks(engine: Engine, application: Application, new: Container) -> dict[str, dict[str, Any]]:
+    """Return the networks, with their endpoints, on which the running container should serve and is not."""
+    endpoints = container_spec.endpoints(application)
+    if endpoints:
+        ids = tuple(new.networks.values())  # a network can be configured by the beginning of its id
+        return {
+            name: endpoint
+            for name, endpoint in endpoints.items()
+            if name not in new.networks and not any(one.startswith(name) for one in ids)
+        }
+    # An engine can have another default network, or none: then the container is on that.
+    if home_of(application) is None or new.networks or await engine.is_podman():
+        return {}
+    return {_DEFAULT_NETWORK: {}}
+
+
 async def obstacle(engine: Engine, application: Application, old: Container) -> str:
     """Return what about the engine, its network or the old container forbids to boot isolated, or ""."""
     home = home_of(application)

@@ -29,14 +29,15 @@ _MAX_RESTARTS = 2  # when somebody stops it before it is ready
 _LOG = structlog.get_logger()
 
 
-async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> None:
-    """Return when the container is ready. Raises Failed with the reason when it is not.
+async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> Container:
+    """Return the container when it is ready. Raises Failed with the reason when it is not.
 
     A container that somebody stopped is started again. When the engine restarts, this raises Postponed.
     """
     with events.listen_to(engine, container_id) as listener:
         container = await _wait_until_ready(engine, container_id, timeouts, probe, listener)
     await _refuse_another_image(engine, container)
+    return container
 
 
 async def _wait_until_ready(

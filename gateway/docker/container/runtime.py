@@ -325,7 +325,9 @@ class ContainerRuntime:
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         timeouts = replace(self.timeouts, stable_window=0.0) if again else self.timeouts
-        await readiness.wait_until_ready(self.engine, swap.new, timeouts, self._probe)
+        new = await readiness.wait_until_ready(self.engine, swap.new, timeouts, self._probe)
+        if swap.order is Order.STOP_FIRST or again:  # before a start-first swap it must not have its aliases
+            await self._swap_of(swap).rejoin_networks(new)
 
     async def stop_old(self, swap: Swap) -> None:
         await self._swap_of(swap).stop_old()

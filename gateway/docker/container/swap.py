@@ -7,7 +7,7 @@ start-first   give new the aliases, then the name, so that both always resolve; 
 put back      undo whatever of that was done, and remove new
 
 Every call can be repeated. People can change the same containers at the same time. A container that was renamed,
-started or paused meanwhile is corrected. A container that was removed is replaced with a copy.
+started, paused or disconnected meanwhile is corrected. A container that was removed is replaced with a copy.
 """
 
 import asyncio
@@ -219,6 +219,14 @@ class ContainerSwap:
         except Failed as error:
             cause = await preflight.name_port_holder(self.engine, error, but=container_id)
             raise Failed(cause.reason.code, f"{name} cannot be started: {cause.reason.message}") from error
+
+    async def rejoin_networks(self, new: Container) -> None:
+        """Connect the new container, as it was just inspected, to what somebody disconnected it from meanwhile."""
+        for network, endpoint in (await isolation.left_networks(self.engine, self.application, new)).items():
+            _LOG.warning(
+                "Somebody disconnected a container: it is connected again", container=new.name, network=network
+            )
+            await containers.connect(self.engine, new, network, endpoint)
 
     async def stop_old(self) -> None:
         old = await self._inspect_old()

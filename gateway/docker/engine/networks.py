@@ -17,6 +17,7 @@ from gateway.model.errors import Code, Failed
 from gateway.single_flight import SingleFlight
 
 _NEAR = 3  # similar names to suggest
+_NOT_CONNECTED = "is not connected to"
 
 
 async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
@@ -48,7 +49,12 @@ async def connect(engine: Engine, network: str, container_id: str, endpoint: Map
 
 
 async def disconnect(engine: Engine, network: str, container_id: str) -> None:
-    await engine.call("POST", f"networks/{checked_name(network)}/disconnect", body={"Container": container_id})
+    """Disconnect the container if it is on the network."""
+    try:
+        await engine.call("POST", f"networks/{checked_name(network)}/disconnect", body={"Container": container_id})
+    except Failed as error:
+        if _NOT_CONNECTED not in str(error):
+            raise
 
 
 async def list_labelled(engine: Engine, application_id: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from gateway.docker.engine import containers, networks
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container, parse_time
 from gateway.model.applications import Application
-from gateway.model.deployments import Deployment, Kind, Status, Step
+from gateway.model.deployments import Deployment, Kind, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.store import steps
 from tests.support.real_parts import Pushes
@@ -219,6 +219,23 @@ async def test_a_version_that_the_engine_does_not_let_join_is_started(
     assert (await _deploy(app, pushes)).status is Status.SUCCEEDED
     await _answers(port, "v2")
     assert (await app.serving()).published == {8080: ("0.0.0.0", port)}  # noqa: S104 - compared, not bound
+
+
+async def test_a_version_that_somebody_disconnects_before_it_has_proven_itself_is_connected_again(
+    network: str, app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, leave = await _serve(app, pushes, **({} if network == "bridge" else {"networks": [network]})), isolation.leave
+
+    async def disconnected(engine: Engine, application: Application, swap: Swap, new: Container) -> None:
+        for name in (await app.serving()).networks:
+            await networks.disconnect(engine, name, swap.new)
+        await leave(engine, application, swap, new)
+
+    monkeypatch.setattr(isolation, "leave", disconnected)
+    assert (await _deploy(app, pushes)).status is Status.SUCCEEDED
+    await _answers(port, "v2")
+    assert set((await app.serving()).networks) == {network}
+    assert await _leftovers(app) == []
 
 
 @pytest.mark.parametrize("quickly", [pytest.param(False, marks=pytest.mark.long), True])
