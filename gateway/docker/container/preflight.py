@@ -13,6 +13,7 @@ from gateway.docker.engine.labels import APPLICATION
 from gateway.model.errors import Code, Failed, RolloutError
 
 _ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - the engine's notation for all addresses
+_ALLOCATED = "port is already allocated"  # as the engine itself counts, whatever listens on the host
 _COMPOSE = "com.docker.compose.project"
 
 
@@ -89,7 +90,7 @@ async def networks_exist(engine: Engine, container: Container) -> bool:
 
 
 async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed:
-    """Return the engine's error for a start, with the holder's name if it is about a port."""
+    """Return the engine's error for a start; if it is about a port, with the holder's name, or that there is none."""
     named_port = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
     if named_port is None:
         return error
@@ -97,9 +98,17 @@ async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed
         port = _Port(*named_port, "")
         holder = await _find_holder(engine, await containers.list_raw(engine, stopped=False), port, but=but)
         called = _describe_container(holder) if holder else await _mesh_service(engine, port)
-        return _port_taken(port, called) if called else error
     except RolloutError:
         return error  # keep the engine's error
+    if called:
+        return _port_taken(port, called)
+    if _ALLOCATED not in str(error):
+        return error  # a process of the host has it
+    return Failed(
+        Code.PORT_TAKEN,
+        f"{error.reason.message}, but no container publishes it: if that stays so, the engine was killed and has lost "
+        "track of the port, and gives it back when it is restarted",
+    )
 
 
 async def _find_holder(

@@ -10,7 +10,7 @@ import pytest
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.docker.container import exit_diagnosis, readiness
+from gateway.docker.container import exit_diagnosis, preflight, readiness
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine, connect
 from gateway.docker.engine.containers import Container
@@ -191,3 +191,12 @@ async def test_a_refused_pull_names_the_image(engine: Engine, pushes: Pushes) ->
     with pytest.raises(Postponed, match="connection refused") as unreachable:
         await images.pull(engine, away, None, progress=quiet, stall=20)
     assert (missing.value.reason.code, unreachable.value.reason.code) == (Code.NOT_FOUND, Code.REGISTRY_UNREACHABLE)
+
+
+async def test_a_port_that_the_engine_has_lost_track_of_is_told_as_such(engine: Engine) -> None:
+    """As after the engine was killed while it stopped a container: no list shows who has the port."""
+    refused = Failed(Code.PORT_TAKEN, f"Bind for 0.0.0.0:{free_port()} failed: port is already allocated")
+    told = await preflight.name_port_holder(engine, refused, but="")
+    assert (told.reason.code, "no container publishes it" in told.reason.message) == (Code.PORT_TAKEN, True)
+    by_a_process = Failed(Code.PORT_TAKEN, f"listen tcp4 0.0.0.0:{free_port()}: bind: address already in use")
+    assert await preflight.name_port_holder(engine, by_a_process, but="") is by_a_process
