@@ -17,10 +17,10 @@ class _Call(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Calls under way, by a key that says everything that their result depends on: who may ask, too.
+    """Calls under way, by a key that contains everything that their result depends on, also who may ask.
 
-    Each who waits gets the result or the error. One who is cancelled leaves the call to the others. The last one ends
-    it, and waits until it has ended.
+    Every waiting caller gets the result or the error. A caller that is cancelled leaves the call to the others. The
+    last caller that is cancelled also cancels the call, and waits until it has ended.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class SingleFlight(Generic[T]):
         self._next: dict[Hashable, _Call[T]] = {}
 
     async def join(self, key: Hashable, make: Callable[[], Coroutine[object, object, T]]) -> T:
-        """Return the result of the call under way, else of a new one. For what never changes."""
+        """Return the result of the call under way, else of a new one. For results that never change."""
         return await self._wait_for(key, self._begun.get(key) or self._next_call(key, make))
 
     async def join_next(self, key: Hashable, make: Callable[[], Coroutine[object, object, T]]) -> T:
         """Return the result of the next call, which begins when the one under way has ended.
 
-        For what changes: an answer to a question that was asked before this one may be out of date.
+        For results that change: a call that began before this one may return what is out of date.
         """
         return await self._wait_for(key, self._next_call(key, make))
 

@@ -53,9 +53,9 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
 async def list_adoptable(engine: Engine, adopted: Collection[str]) -> list[tuple[str, str, str]]:
     """Return the name, the image and the state of each container that runs and could be adopted, by name.
 
-    Left out are those of applications, tasks of services, and the gateway itself. `adopted` are the ids of containers
-    that applications adopted: nothing on the engine tells that before their first deployment. Whether one can be
-    adopted after all, `inspect_existing` says.
+    The containers of applications, the tasks of services and the gateway itself are left out. `adopted` are the ids of
+    adopted containers, since nothing on the engine shows an adoption before the first deployment. `inspect_existing`
+    tells whether a container can really be adopted.
     """
     own = _own_ids()
     found = await engine.call("GET", "containers/json")

@@ -25,7 +25,7 @@ class Labelled:
     object_id: str
     name: str
     is_running: bool
-    #: with those of its image, without the one that makes it a copy
+    #: including the labels of its image, without the label that names the original of a copy
     labels: Mapping[str, str] = field(repr=False)
     image_id: str = ""
     is_service: bool = False
@@ -48,7 +48,7 @@ class Labelled:
 async def list_labelled(engine: Engine, names: Sequence[str], *, services: bool) -> list[Labelled]:
     """Return the containers, in any state, and the services that carry one of these labels. Tasks count as services.
 
-    Of a Swarm only a manager knows the services; what a worker has of them is left out.
+    Only a manager of a Swarm knows its services. With `services` False, the containers of tasks are left out.
     """
     found: dict[str, Labelled] = {}
     for name in names:
@@ -83,6 +83,6 @@ def _container(found: Mapping[str, Any]) -> Labelled | None:
 
 
 async def own_labels(engine: Engine, one: Labelled) -> dict[str, str]:
-    """Return the labels that whoever made it has set. Those that its image has too are anybody's who builds images."""
+    """Return the labels that its creator has set, without those of its image, which anybody could have built."""
     image = await images.labels(engine, one.image_id) if one.image_id else {}
     return {name: value for name, value in one.labels.items() if image.get(name) != value}

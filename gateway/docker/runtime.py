@@ -58,8 +58,8 @@ class Version:
 class Serving:
     """The container or service that serves an application, at the time of the inspection.
 
-    `digest`, `spec_hash` and `deployment_id` are None for one that the gateway did not create. So they are for a
-    container with another image than its labels say.
+    `digest`, `spec_hash` and `deployment_id` are None if the gateway did not create it, or if it has another image than
+    its labels say.
     """
 
     object_id: str
@@ -75,9 +75,9 @@ class Serving:
 
 
 class Boot(Protocol):
-    """The boot of a new version beside the old one, on a network that leads nowhere.
+    """The isolated boot of a new version beside the old one.
 
-    Both calls raise Failed when the new version needs its network: then it is created again, and starts in the swap.
+    Both calls raise Failed when the new version needs its network. Then it is created again, and starts in the swap.
     """
 
     async def wait(self) -> None:
@@ -111,7 +111,8 @@ class Runtime(Protocol):
     async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:
         """Create the new version beside the old one, which is not changed, and return the record of the swap.
 
-        A stop-first swap says whether the new version boots beside the old one. `obstacle` says why it must not.
+        For a stop-first swap, the record says whether the new version boots beside the old one. An `obstacle` is a
+        reason why it must not.
         """
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
@@ -127,12 +128,12 @@ class Runtime(Protocol):
         """Remove the new version, which has never served."""
 
     async def switch_over(self, swap: Swap, booting: Awaitable[Boot] | None = None) -> None:
-        """Let the new version serve in place of the old one. `booting` is its `boot_beside`, where that runs still."""
+        """Let the new version serve in place of the old one. `booting` is its `boot_beside`, if that still runs."""
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         """Return when the new version is ready. Raises Failed with the reason when it is not.
 
-        With `again`, it has been ready before, and only what has happened since counts.
+        With `again`, the version was ready before, and only what has happened since then counts.
         """
 
     async def stop_old(self, swap: Swap) -> None:
@@ -154,15 +155,15 @@ class Runtime(Protocol):
         """Return whether a newer deployment than the swap's serves, so that its record is out of date."""
 
     async def rebuild_swap(self, serving: Serving, deployment_id: str) -> Swap:
-        """Return the swap that let this version serve, and was not recorded, as far as it can be seen."""
+        """Return the unrecorded swap that let this version serve, as far as the engine shows it."""
 
     async def find_begun_swap(self, deployment_id: str) -> Swap | None:
-        """Return the swap that the deployment began and whose record is gone; None if the old version has its name."""
+        """Return the swap that the deployment began and whose record is gone. None if the old version has the name."""
 
     async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:
         """Point the local tag at the new image, and remove replaced versions beyond the number to keep.
 
-        `at_least` so many are kept, whatever is configured.
+        At least `at_least` replaced versions are kept, whatever is configured.
         """
 
     async def last_lines(self, swap: Swap) -> str:

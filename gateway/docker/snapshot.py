@@ -82,7 +82,7 @@ async def take_snapshot(
 ) -> Snapshot:
     """List containers, or only the one of this name, and services.
 
-    What is new of images of labelled containers is kept in `known`.
+    `known` is updated: it gets the images of new labelled containers, and loses those of containers that are gone.
     """
     only = {} if container is None else {"filters": _named(container)}
     found = await engine.call("GET", "containers/json", params={"all": 1, **only})
@@ -90,7 +90,7 @@ async def take_snapshot(
     for gone in known.keys() - telling.keys():
         del known[gone]
     missing = telling.keys() - known.keys()
-    # An image may have got further digests since another of its containers came.
+    # Inspect the images of new containers again: an image may have got further digests since it was inspected.
     inspected = {image_id: await _inspect(engine, image_id) for image_id in {telling[one] for one in missing}}
     known.update((container_id, inspected[telling[container_id]]) for container_id in missing)
     there = {one.name: one for one in (_listed(one, known.get(one["Id"], KnownImage())) for one in found)}
@@ -156,9 +156,9 @@ def deployment_of(expected: ExpectedState, snapshot: Snapshot) -> str | None:
 
 
 async def identify_run(engine: Engine, expected: ExpectedState, snapshot: Snapshot) -> str | None:
-    """Return what tells this run of the application from any other: the container and its start, or the tasks.
+    """Return an identifier of this run of the application: of the container and its start, or of the tasks.
 
-    None where nothing runs. One call for a container, none for a service.
+    None if nothing runs. Makes one call for a container, and none for a service.
     """
     if found := snapshot.services.get(expected.app_name):
         running = sorted(task.task_id for task in found[1] if task.state == "running")

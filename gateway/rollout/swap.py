@@ -24,7 +24,7 @@ _LOG = structlog.get_logger()
 MAX_REMOVED_ATTEMPTS = 5
 # After so many failed attempts at settling an open swap, it is put back, not finished; and then closed as it is.
 _MAX_FORWARD, _MAX_BACK = 6, 10
-#: attempts at settling a swap that end on a defect, and all attempts; after these, what serves is only observed
+#: attempts at settling a swap that end on a defect, and other attempts; after these, what serves is only observed
 MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS = 5, 100
 #: why a new version does not boot beside the old one
 OTHERS_WAIT = "others wait for the engine"

@@ -130,7 +130,7 @@ def _network_mode(adopted: AdoptedSpec) -> str:
     networks: Mapping[str, Any] = adopted.found["NetworkSettings"]["Networks"] or {}
     if mode in _PREDEFINED or mode in networks or mode.startswith(_CONTAINER):
         return mode
-    # The mode names a network id, or a network that the container has left.
+    # The mode is the id of a network, or the name of a network that the container has left.
     by_id = [name for name, seen in networks.items() if (seen.get("NetworkID") or "").startswith(mode)]
     return next(iter(by_id or networks), "none")
 

@@ -7,21 +7,21 @@ from weakref import WeakKeyDictionary
 from gateway.docker.engine.client import Engine
 from gateway.model.applications import Application
 
-_OVERLAP = 0.8  # of the time that a stop takes
+_OVERLAP = 0.8  # the part of the old version's stop after which the new version is to be started
 _REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
 
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """What is known of the applications of one engine. All times are in seconds."""
+    """What is known of the applications of one engine, by application id. All times are in seconds."""
 
-    #: those that listened at once the last time, and how long the engine took to start that version
+    #: the applications that listened at once the last time, and how long the engine took to start that version
     quick: dict[str, float] = field(default_factory=dict)
     #: when the last boot began, by the monotonic clock
     begun: dict[str, float] = field(default_factory=dict)
     #: how long the last version took to stop and to give its ports back
     stops: dict[str, float] = field(default_factory=dict)
-    #: why others cannot boot isolated, and when that was seen
+    #: why other applications cannot boot isolated, and when that was seen, by the monotonic clock
     obstacles: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -42,10 +42,10 @@ def boots_quickly(engine: Engine, application: Application) -> bool:
 
 
 def head_start(engine: Engine, application: Application) -> float:
-    """Return in how many seconds the old version is to stop, while such an application's next one boots.
+    """Return how many seconds to wait before the old version is stopped, while a quick new version boots.
 
-    The engine does both at once, and each takes longer for it: so the new version is to be ready shortly before the
-    stop ends, by what both took the last time. The push serves sooner then, and the outage is a little longer.
+    The engine does both at once, which slows both down. By their last durations, the engine is to have started the new
+    version shortly before the stop ends. The new version then serves sooner, and the outage is a little longer.
     """
     past, application_id, now = _past(engine), application.application_id, time.monotonic()
     ahead = past.quick.get(application_id, 0.0) - _OVERLAP * past.stops.get(application_id, 0.0)
@@ -58,7 +58,7 @@ def note_boot(engine: Engine, application: Application) -> None:
 
 
 def remember_start(engine: Engine, application: Application, *, quick: bool, seconds: float) -> None:
-    """Remember whether a version listened at once, after so many seconds until the engine had started it."""
+    """Remember whether a version listened at once, and the seconds that the engine took to start it."""
     if quick:
         _past(engine).quick[application.application_id] = seconds
     else:
@@ -70,14 +70,14 @@ def remember_stop(engine: Engine, application: Application, seconds: float) -> N
 
 
 def remember_obstacle(engine: Engine, application: Application, reason: str) -> None:
-    """Remember why a version could not boot isolated: the next ones do not try for a while."""
+    """Remember why a version could not boot isolated, so that the next versions do not try for a day."""
     past, application_id = _past(engine), application.application_id
     past.quick.pop(application_id, None)
     past.obstacles[application_id] = reason, time.monotonic()
 
 
 def obstacle(engine: Engine, application: Application) -> str:
-    """Return why a version before could not boot isolated, or ""."""
+    """Return why an earlier version could not boot isolated, or ""."""
     obstacles, application_id = _past(engine).obstacles, application.application_id
     if application_id not in obstacles:
         return ""

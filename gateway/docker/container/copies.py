@@ -1,4 +1,4 @@
-"""Copies containers: of other creators, ones that remove themselves, and lost ones from their record.
+"""Copies containers: those of other creators, those that remove themselves, and lost ones, from their record.
 
 https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
 """
@@ -71,7 +71,7 @@ def to_adopted_spec(
 
 
 async def create_stand_in(engine: Engine, old: Container, name: str) -> None:
-    """Create a copy of a container that removes itself on stop, so that the copy can serve again."""
+    """Create a copy of a container that the engine removes when it stops, so that the copy can serve in its place."""
     if await containers.inspect(engine, name) is None:
         await copy(engine, old.container_id, name)
 
@@ -90,7 +90,7 @@ async def copy(engine: Engine, container: str, name: str, application: Applicati
 async def recreate(engine: Engine, previous: Running, gone: str, name: str, new: Container | None) -> str:
     """Create a lost container again from its record, and return its id. Requires the image on the engine.
 
-    `new` took its place and therefore has its volumes.
+    `new` is the container that took its place, and therefore has its volumes.
     """
     application, reference = previous.application, previous.reference
     if reference is None or reference.digest is None:

@@ -40,8 +40,8 @@ async def build(
 async def find_image(engine: Engine, application: Application, reference: Reference) -> Image | None:
     """Return the image by name. For an adopted container, by id too, since it may never have come from a registry.
 
-    Another application's image has the same id in a containerd image store, when it has the same digest in another
-    repository. The engine creates no container of it under this name.
+    In a containerd image store, an image with the same digest in another repository has the same id. The engine creates
+    no container from such an image under this name.
     """
     if application.adopted_spec is None:
         return await images.inspect(engine, str(reference))

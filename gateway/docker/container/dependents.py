@@ -1,7 +1,7 @@
 """Recreates containers that share another container's namespaces or volumes after that one was replaced.
 
-Such a container refers to the other one by id, and keeps doing so when that is stopped or gone. It is recreated to
-refer to the replacement. Every call can be repeated and continues one that was interrupted.
+Such a dependent refers to the other container, its holder, by id, even when the holder is stopped or gone. The
+dependent is recreated to refer to the replacement. Every call can be repeated, and continues an interrupted one.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from gateway.single_flight import SingleFlight
 
 _LOG = structlog.get_logger()
 
-_MAX_INSPECTIONS = 8  # inspections
-# Containers that are remembered. Most of them are gone by then, where nothing has asked for long what is there.
+_MAX_INSPECTIONS = 8  # at once on one engine
+# The most containers in the cache. When it is full, most of these are gone, so all are dropped.
 _MOST_NOTED = 10_000
 _CLOCK_MARGIN = timedelta(seconds=2)
 _GRACE = 10  # seconds to stop a container without its own stop timeout
@@ -42,7 +42,7 @@ class _Shared:
 
 @dataclass(slots=True)
 class _Known:
-    """What the containers of an engine share. It is fixed at their creation, so each is inspected once."""
+    """A cache of what the containers of an engine share. This is fixed at creation, so each is inspected only once."""
 
     shared: dict[str, _Shared] = field(default_factory=dict)
     _inspections: SingleFlight[_Shared | None] = field(default_factory=SingleFlight)
@@ -69,7 +69,7 @@ _KNOWN: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
 
 
 def note(engine: Engine, inspected: Iterable[Container]) -> None:
-    """Keep what these containers share, so that they need not be inspected again for that."""
+    """Cache what these containers share, so that they need not be inspected again."""
     known = _KNOWN.setdefault(engine.original, _Known())
     for one in inspected:
         if one.container_id not in known.shared:
@@ -198,7 +198,7 @@ async def _list_sharing(engine: Engine) -> dict[str, _Shared]:
     there = [str(item["Id"]) for item in await containers.list_raw(engine, stopped=True)]
     for gone in known.shared.keys() - set(there):
         del known.shared[gone]
-    # Another call, with an older list, may take from the cache what this one has put there.
+    # A concurrent call with an older list may remove from the cache what this call has put there.
     cached = {container_id: known.shared[container_id] for container_id in there if container_id in known.shared}
     others = [container_id for container_id in there if container_id not in cached]
     learnt = zip(others, await asyncio.gather(*(known.learn(engine, one) for one in others)), strict=True)

@@ -1,11 +1,11 @@
-"""Lets a new container boot beside the old one that holds its ports, where it reaches nothing and nothing reaches it.
+"""Boots a new container in isolation, beside the old one that holds its ports: it reaches nothing, nothing reaches it.
 
-The engine publishes a container's ports when it joins its network, so the new one serves as soon as it joins in place
-of the old one. That is safe only for an application that boots without its network. Whether it does is observed: it
-must listen on its ports, without having tried to use the network. The kernel tells both (`network_use`).
+The engine publishes the ports of a container when the container joins its network. So the new container serves as soon
+as it joins the network in place of the old one. This is safe only for an application that boots without its network,
+which is observed: it must listen on its ports, and must not have tried to use the network (`network_use`).
 
-In place of the default network it boots on none. In place of another it boots on an internal network of its own: only
-there the engine's name server is at hand from the start, and some programs look for it only once.
+A container of the default network boots on no network. A container of any other network boots on an internal network of
+its own, which has the engine's name server from the start, since some programs look for that only once.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ _LOG = structlog.get_logger()
 ISOLATED = "isolated"
 _DEFAULT_NETWORK = "bridge"
 _BOOT_DEADLINE = 30.0  # seconds
-_LOOK_AGAIN, _PAUSE = 0.01, 4  # seconds, and how many times as long as a look takes
-_SILENT = 0.05  # seconds without use of the network once it listens
-_QUICK = 0.1  # seconds from its start until it listens
+_LOOK_AGAIN, _PAUSE = 0.01, 4  # the least pause between two looks: in seconds, and in durations of a look
+_SILENT = 0.05  # seconds for which a listening container must not use the network
+_QUICK = 0.1  # seconds from its start until a quick container listens
 
 
 def is_marked(container: Container) -> bool:
@@ -48,7 +48,7 @@ def has_joined(container: Container) -> bool:
 
 
 def home_of(application: Application) -> tuple[str, Mapping[str, Any]] | None:
-    """Return the network on which the application serves, with its endpoint, if it is a single one."""
+    """Return the network on which the application serves, with its endpoint settings; None if there is not just one."""
     endpoints = container_spec.endpoints(application)
     if endpoints:
         return next(iter(endpoints.items())) if len(endpoints) == 1 else None
@@ -73,7 +73,7 @@ async def left_networks(engine: Engine, application: Application, new: Container
 
 
 async def obstacle(engine: Engine, application: Application, old: Container) -> str:
-    """Return what about the engine, its network or the old container forbids to boot isolated, or ""."""
+    """Return what about the engine, the network or the old container forbids an isolated boot, or ""."""
     home = home_of(application)
     if home is None:
         return "another network mode"
@@ -90,7 +90,7 @@ async def obstacle(engine: Engine, application: Application, old: Container) -> 
 
 
 def obstacle_in(application: Application, new: Container) -> str:
-    """Return what about the container as the engine has created it forbids to boot it isolated, or ""."""
+    """Return what about the created container forbids an isolated boot, or ""."""
     home = home_of(application)
     if home is None or set(new.networks) != {home[0]}:
         return "another network mode"
@@ -99,7 +99,7 @@ def obstacle_in(application: Application, new: Container) -> str:
 
 @dataclass(slots=True)
 class IsolatedBoot:
-    """The boot of one new container where it reaches nothing."""
+    """The isolated boot of one new container."""
 
     engine: Engine
     application: Application
@@ -108,7 +108,7 @@ class IsolatedBoot:
     _started_at: float = 0.0
 
     async def take_off_network(self) -> None:
-        """Take the container, which must not have started, off its network. `create_network` was called before."""
+        """Take the container off its network. Requires that it has not started, and that `create_network` has run."""
         if (home := home_of(self.application)) is not None:
             await networks.disconnect(self.engine, home[0], self.swap.new)
         if _boots_on_network(self.application):
@@ -122,7 +122,7 @@ class IsolatedBoot:
         self._started_at = clock()
 
     async def wait(self) -> None:
-        """Return when it listens on its ports. Raises Failed when it uses its network, or does not boot."""
+        """Return once the container listens on its ports. Raises Failed when it uses its network, or does not boot."""
         clock = asyncio.get_running_loop().time
         deadline, listens_since = clock() + _BOOT_DEADLINE, None
         while listens_since is None or clock() - listens_since < _SILENT:
@@ -147,11 +147,11 @@ class IsolatedBoot:
         _ = await self.look()
 
     async def check_unused(self, container: Container) -> None:
-        """Check again that the container, which was seen a moment ago, has tried to use no network."""
+        """Check that the container, which was inspected a moment ago, has still not tried to use a network."""
         try:
             used = network_use.was_used(container)
         except (OSError, ValueError):
-            await self.check_silent()  # it may have ended: that says why
+            await self.check_silent()  # the container may have exited: this check reports why
         else:
             if used:
                 raise self._used()
@@ -160,13 +160,13 @@ class IsolatedBoot:
         return self._obstacle("it used its network while it booted")
 
     async def look(self) -> Container:
-        """Return the container, off its network. Raises Failed when it does not run, or has tried to use a network."""
+        """Inspect the container and return it. Raises Failed as `check` does."""
         container = await readiness.require(self.engine, self.swap.new)
         self.check(container)
         return container
 
     def check(self, container: Container) -> None:
-        """Raise Failed when the container, as it was just inspected, does not run or has tried to use a network."""
+        """Raise Failed when the container, as just inspected, does not run, is on a network or has tried to use one."""
         if reason := readiness.failure_reason(container):
             raise Failed(reason.code, reason.message)
         if set(container.networks) - {self._network}:
@@ -176,7 +176,7 @@ class IsolatedBoot:
                 raise self._used()
 
     async def check_joined(self) -> Container:
-        """Return the container, which has joined its network. Raises Failed when it does not serve there."""
+        """Return the container, inspected after it has joined its network. Raises Failed when it does not serve."""
         container = await readiness.require(self.engine, self.swap.new)
         if not container.running or container.restart_count:
             raise Failed(Code.EXITED, f"{container.name} has ended since it joined its network")
@@ -221,13 +221,13 @@ def _network_of(application: Application, deployment_id: str) -> str:
 
 
 def _boots_on_network(application: Application) -> bool:
-    """Return whether it boots on a network that leads nowhere, and not on none."""
+    """Return whether the container boots on an internal network, and not on none."""
     home = home_of(application)
     return home is None or home[0] != _DEFAULT_NETWORK
 
 
 async def create_network(engine: Engine, application: Application, deployment_id: str) -> str:
-    """Create the network that a container of the deployment is to boot on, if it boots on one. Return an obstacle."""
+    """Create the network that the deployment's container boots on, if it needs one. Return an obstacle, or ""."""
     if not _boots_on_network(application):
         return ""
     labels = {APPLICATION: application.application_id, DEPLOYMENT: deployment_id, BOOT: ISOLATED}
@@ -240,7 +240,7 @@ async def create_network(engine: Engine, application: Application, deployment_id
 
 
 async def join_home(engine: Engine, application: Application, new: Container) -> None:
-    """Connect a container to the network on which it serves. A running one publishes its ports there."""
+    """Connect a container to the network on which it serves. If it runs, its ports are then published."""
     if (home := home_of(application)) is not None:
         await networks.connect(engine, home[0], new.container_id, home[1])
 
@@ -249,9 +249,10 @@ async def join_home(engine: Engine, application: Application, new: Container) ->
 async def watch_leaving(
     engine: Engine, application: Application, container: Container | None
 ) -> AsyncIterator[asyncio.Future[float]]:
-    """Tell the block when the container has left its network, and so given its ports back: before its stop ends.
+    """Yield a future that is set when the container has left its network, which frees its ports before its stop ends.
 
-    That is in seconds of the event loop's clock. It may be missed, so whoever stops the container tells it too.
+    The result is the time by the event loop's clock. The event may be missed, so the caller also sets the future when
+    the stop has ended.
     """
     loop, home = asyncio.get_running_loop(), home_of(application)
     left = loop.create_future()
@@ -277,7 +278,7 @@ async def leave(engine: Engine, application: Application, swap: Swap, new: Conta
 
 
 async def go_home(engine: Engine, application: Application, swap: Swap, new: Container) -> None:
-    """Put a stopped container that was to boot isolated back on its network, for it to start there."""
+    """Put a stopped container that was created to boot isolated back on its network, so that it can start there."""
     await leave(engine, application, swap, new)
     home = home_of(application)
     if home is not None and home[0] not in new.networks:
@@ -285,7 +286,7 @@ async def go_home(engine: Engine, application: Application, swap: Swap, new: Con
 
 
 async def sweep(engine: Engine, application: Application) -> None:
-    """Remove the networks on which containers of the application have booted. Requires that none boots."""
+    """Remove the networks on which containers of the application have booted. Requires that none boots now."""
     for network in await networks.list_labelled(engine, application.application_id):
         labels = network["Labels"] or {}
         if labels.get(BOOT) != ISOLATED or not ownership.labels_belong_to(application, labels):

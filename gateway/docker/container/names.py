@@ -30,7 +30,7 @@ def boot_network(name: str, deployment_id: str) -> str:
 
 
 def temporary(name: str, deployment_id: str) -> str:
-    """Return a free name beside the serving one. The engine distinguishes case, its DNS does not."""
+    """Return a free name that resolves as the serving one: the engine's names distinguish case, its DNS does not."""
     other = name.swapcase()
     return other if other != name else new(name, deployment_id)
 
@@ -44,7 +44,7 @@ def is_aside(name: str, container: str) -> bool:
 
 
 def was_renamed(name: str, container: str) -> bool:
-    """Return whether the container has no name at which it stays: somebody, or an interrupted swap, renamed it."""
+    """Return whether the container has no permanent name: a person or an interrupted swap has renamed it."""
     ours = container == name or is_new(name, container) or is_aside(name, container)
     return not ours and not any(container.startswith(f"{name}{word}") for word in _DEPENDENT_MARKS)
 

@@ -1,7 +1,8 @@
-"""What the kernel tells of a container's network: on which ports it listens, and whether it has tried to use it.
+"""Reads from the kernel on which ports a container listens, and whether it has tried to use its network.
 
-It is in /proc/PID/net: https://man7.org/linux/man-pages/man5/proc_pid_net.5.html. That can be read where the gateway
-sees the engine's processes: on the engine's host, in a container only with the host's process ids.
+The kernel shows this in /proc/PID/net: https://man7.org/linux/man-pages/man5/proc_pid_net.5.html. The gateway can read
+it if it sees the engine's processes: on the engine's host, and in a container only if that shares the host's PID
+namespace.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from gateway.docker.engine.containers import Container
 
 _PROC = Path("/proc")
-_ADDRESS, _STATE, _LISTENS = 1, 3, "0A"  # two columns of a table of sockets, and a value of the latter
+_ADDRESS, _STATE, _LISTENS = 1, 3, "0A"  # two columns of a table of sockets, and the value of _STATE for a listener
 _TABLES = (("tcp6", "sockstat6", "TCP6:"), ("tcp", "sockstat", "TCP:"))
 _LINE = 150  # bytes: a line of a table, or enough of it
 _NO_ROUTE, _DATAGRAMS = ("Ip", "OutNoRoutes"), ("Udp", "OutDatagrams")
@@ -19,7 +20,7 @@ _PACKETS_SENT = 9  # the column of /proc/PID/net/dev after the name
 
 
 def is_visible(container: Container) -> bool:
-    """Return whether the running container's process can be seen from here. Its control group names it."""
+    """Return whether the gateway sees the running container's process, whose control group names the container."""
     try:
         return container.container_id in (_PROC / str(container.pid) / "cgroup").read_text()
     except OSError:
@@ -27,9 +28,9 @@ def is_visible(container: Container) -> bool:
 
 
 def missing_listeners(container: Container, ports: Collection[int]) -> dict[int, bool]:
-    """Return the TCP ports on which it accepts no connection to all its addresses, and whether to some.
+    """Return the TCP ports on which the container does not listen on all addresses, each with whether it does on some.
 
-    Raises OSError and ValueError. Takes some milliseconds where a port is missing.
+    Raises OSError and ValueError. Takes some milliseconds when a port is missing.
     """
     net, missing = _net(container), dict.fromkeys(ports, False)
     for table, summary, protocol in _TABLES:
@@ -43,14 +44,14 @@ def missing_listeners(container: Container, ports: Collection[int]) -> dict[int,
 
 
 def _counts_sockets(summary: Path, protocol: str) -> bool:
-    """Return whether there is a socket of the protocol: to read a table to its end takes long."""
+    """Return whether there is a socket of the protocol. If not, the table need not be read, which takes long."""
     if not summary.exists():
         return False  # no IPv6
     return not any(line.startswith(f"{protocol} inuse 0") for line in summary.read_text().splitlines())
 
 
 def _listeners(table: Path) -> Iterator[tuple[str, int]]:
-    """Yield the address and port of each socket that listens: they come first. The table is read no further."""
+    """Yield the address and port of each listening socket. These come first, and the rest of the table is not read."""
     with table.open("rb", buffering=0) as lines:
         text, seen = "", 1
         while chunk := lines.read(_LINE):
@@ -58,7 +59,7 @@ def _listeners(table: Path) -> Iterator[tuple[str, int]]:
             for row in text.split("\n")[seen:]:
                 columns = row.split()
                 if len(columns) <= _STATE + 1:
-                    break  # the rest of it comes with the next chunk
+                    break  # the rest of this row comes with the next chunk
                 if columns[_STATE] != _LISTENS:
                     return
                 seen += 1
@@ -67,24 +68,24 @@ def _listeners(table: Path) -> Iterator[tuple[str, int]]:
 
 
 def was_refused_route(container: Container) -> bool:
-    """Return whether it has tried to reach what no network of it leads to. Raises OSError and ValueError."""
+    """Return whether the container has tried to reach an address without a route. Raises OSError and ValueError."""
     return _counters(_net(container))[_NO_ROUTE] > 0
 
 
 def was_used(container: Container) -> bool:
-    """Return whether it has tried to reach anything, or to resolve a name. Raises OSError and ValueError."""
+    """Return whether the container has tried to reach anything or to resolve a name. Raises OSError and ValueError."""
     net = _net(container)
     counters = _counters(net)
     if counters[_NO_ROUTE] or counters[_DATAGRAMS] or any(_sent(net)):
         return True
-    # What is sent on these is counted only where there is a network: those that stay open show.
+    # Without a network, nothing counts what a raw or packet socket sends. So an open socket counts as use.
     return any(len((net / name).read_text().splitlines()) > 1 for name in ("raw", "packet"))
 
 
 def _counters(net: Path) -> dict[tuple[str, str], int]:
-    """Return the counters of the protocols, which are a line of names and a line of values for each.
+    """Return the protocol counters of the kernel, by protocol and name: each has a line of names and a line of values.
 
-    Raises ValueError where this kernel counts something else.
+    Raises ValueError if the kernel lacks a counter that is needed.
     """
     lines = (net / "snmp").read_text().splitlines()
     counters = {
@@ -98,7 +99,7 @@ def _counters(net: Path) -> dict[tuple[str, str], int]:
 
 
 def _sent(net: Path) -> Iterator[int]:
-    """Yield how many packets it has sent through each interface but loopback."""
+    """Yield the number of packets sent through each interface except loopback."""
     for line in (net / "dev").read_text().splitlines()[2:]:
         interface, _, counters = line.partition(":")
         if interface.strip() != _LOOPBACK:

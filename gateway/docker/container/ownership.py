@@ -47,8 +47,9 @@ def belongs_to(application: Application, container: Container) -> bool:
 def is_made(application: Application, container: Container, alike: Iterable[Container]) -> bool:
     """Return whether the gateway made or adopted a container that belongs to the application by its labels.
 
-    Anybody can copy labels. The gateway's has a name that the gateway gives, or its id was recorded. Without a record,
-    it is the eldest of those `alike`, which all have the application's labels, and none of them has such a name.
+    Anybody can copy labels. So a container counts as made by the gateway only if it has a name that the gateway gives,
+    or if its id was recorded. If its deployment has no recorded id, the eldest container with the same labels counts,
+    unless one of these has such a name. `alike` are all containers with the application's labels.
     """
     adopted, recorded = application.adopted_spec, application.recorded_containers
     if names.is_given(application.app_name, container.name) or container.container_id in recorded.values():
@@ -67,7 +68,7 @@ def is_made(application: Application, container: Container, alike: Iterable[Cont
 
 
 def _made_as(container: Container) -> tuple[str | None, ...]:
-    """Return the labels that only one container of the gateway has."""
+    """Return the values of the labels that are unique to each container of the gateway."""
     return tuple(container.labels.get(label) for label in (DEPLOYMENT, ATTEMPT, ORIGIN))
 
 

@@ -40,7 +40,8 @@ async def check(
 ) -> None:
     """Raise Failed when a network is missing, or another container than the serving one holds a port.
 
-    `held` is an inspection of the serving one, if there is one: it keeps its ports for as long as it exists.
+    `held` is an inspection of the serving container, of any age, if there is one at hand: a container keeps its ports
+    for as long as it exists.
     """
     for name in names:
         await networks.require(engine, name)

@@ -17,13 +17,13 @@ from gateway.docker.runtime import Timeouts
 from gateway.model.errors import Code, Failed, NotOnEngine, Reason
 from gateway.model.health_checks import Probe
 
-# Seconds between two looks: a tenth of the time since the first one, within these bounds. Many containers that prove
-# themselves at once would else take the engine's time from swaps.
+# Seconds between two looks: a tenth of the time since the first look, within these bounds. Otherwise, many containers
+# that prove themselves at once would take the engine's time from swaps.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 0.5
 # Seconds between two looks while the engine's events are followed: an event can be lost, and a stream can hang. Without
 # a HEALTHCHECK, one look at the end of the stability window is mostly enough.
 _LOOK_ALL_THE_SAME, _LONGEST_UNSEEN = 2.0, 10.0
-_LATE = 0.005  # seconds, for a clock that ticks slowly
+_LATE = 0.005  # seconds that the last look is late, since the clock may tick slowly
 _MAX_RESTARTS = 2  # when somebody stops it before it is ready
 
 _LOG = structlog.get_logger()

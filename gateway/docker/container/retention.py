@@ -1,4 +1,4 @@
-"""Finds all containers of an application on an engine, keeps former versions and removes what is left over."""
+"""Finds all containers of an application on an engine, keeps earlier versions and removes leftovers."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -65,7 +65,7 @@ class ApplicationContainers:
         return digest, spec_hash
 
     async def list_kept(self) -> list[Container]:
-        """List all containers, and return the kept ones of former versions, latest first."""
+        """List all containers, and return the kept ones of earlier versions, latest first."""
         return self.kept_of(await self.list_all())
 
     def kept_of(self, found: Iterable[Container]) -> list[Container]:
@@ -76,7 +76,7 @@ class ApplicationContainers:
     async def remove_leftovers(self, found: list[Container] | None = None) -> list[Container]:
         """Remove containers that never served, stop kept ones, and restore names. Requires that no swap is open.
 
-        Returns all containers as they are then. `found` are all, listed a moment ago.
+        Returns all containers as they are afterwards. `found` are all containers, if they were listed a moment ago.
         """
         found = await self.list_all() if found is None else found
         changed = False
@@ -93,9 +93,9 @@ class ApplicationContainers:
         return await self.list_all() if changed else found
 
     async def remain(self, expected: Iterable[Container]) -> bool:
-        """Tell whether the containers are still these, with these names, and only the serving one runs. One call."""
+        """Tell in one call whether just these containers exist under these names, and only the serving one runs."""
         if self.application.adopted_spec is not None:
-            return False  # its containers may have no label
+            return False  # containers of an adopted application may have no label
         there = await containers.list_states(self.engine, self.application.application_id)
         wanted = {one.container_id: one.name for one in expected}
         return {key: name for key, (name, _) in there.items()} == wanted and all(
@@ -126,7 +126,7 @@ class ApplicationContainers:
     ) -> list[Container]:
         """Remove kept versions older than `kept_for` seconds, beyond `at_most`, or duplicates. Never a running one.
 
-        Returns all containers that are left. `found` are all, listed a moment ago.
+        Returns all containers that are left. `found` are all containers, if they were listed a moment ago.
         """
         oldest = datetime.now(UTC) - timedelta(seconds=kept_for)
         found = await self.list_all() if found is None else found

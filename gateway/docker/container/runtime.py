@@ -48,7 +48,7 @@ from gateway.model.registries import Credentials, CredentialsProvider, call_with
 _LOG = structlog.get_logger()
 
 
-_JUST_NOW = 1.0  # seconds; what was seen before is looked at again
+_JUST_NOW = 1.0  # seconds for which an inspection counts as recent
 
 
 async def _unseen(_detail: str) -> None:
@@ -56,35 +56,35 @@ async def _unseen(_detail: str) -> None:
 
 
 @dataclass(slots=True)
-class _Glance:
-    """The serving container as it was inspected last: whoever needs it in the same moment need not ask again."""
+class _ServingCache:
+    """The serving container as it was inspected last, so that it need not be inspected again in the same moment."""
 
     _container: Container | None = None
     _at: float = 0.0
-    #: whether it was listed for another purpose, and `serving` has not answered with it yet
+    #: whether the container comes from a list, and `take_listed` has not returned it yet
     _is_unused: bool = False
 
-    def take(self, listed: Container | None) -> None:
-        """Keep the container from a list, for the next question of what serves."""
+    def keep_listed(self, listed: Container | None) -> None:
+        """Keep the container from a list, for the next call of `take_listed`."""
         self.keep(listed)
         self._is_unused = True
 
     def keep(self, inspected: Container | None) -> None:
         self._container, self._at, self._is_unused = inspected, time.monotonic(), False
 
-    def give(self) -> Container | None:
-        """Return the container if it was listed a moment ago. The next time, somebody has to look again."""
+    def take_listed(self) -> Container | None:
+        """Return the container if it was listed a moment ago, but only once, so that the next caller inspects it."""
         unused, self._is_unused = self._is_unused, False
         return self._container if unused and time.monotonic() - self._at < _JUST_NOW else None
 
-    def recall(self, container_id: str) -> Container | None:
+    def recent(self, container_id: str) -> Container | None:
         """Return this container if it was inspected a moment ago."""
         one = self._container
         fresh = one is not None and one.container_id == container_id and time.monotonic() - self._at < _JUST_NOW
         return one if fresh else None
 
-    def fixed_of(self, container_id: str) -> Mapping[str, Any] | None:
-        """Return an inspection of this container, for what of it never changes."""
+    def inspection_of(self, container_id: str) -> Mapping[str, Any] | None:
+        """Return the last inspection of this container, whatever its age: for the properties that never change."""
         one = self._container
         return one.inspection if one is not None and one.container_id == container_id else None
 
@@ -100,24 +100,24 @@ class ContainerRuntime:
     timeouts: Timeouts
     #: the record of the serving version
     previous: Running | None = None
-    _glance: "_Glance" = field(default_factory=_Glance, repr=False, compare=False)
+    _cache: _ServingCache = field(default_factory=_ServingCache, repr=False, compare=False)
 
     # -- inspect
 
     async def remove_leftovers(self) -> None:
         there = await self._containers.remove_leftovers()
-        self._glance.take(next((one for one in there if one.name == self._name), None))
+        self._cache.keep_listed(next((one for one in there if one.name == self._name), None))
         await isolation.sweep(self.engine, self.application)
 
     async def serving(self) -> Serving | None:
         found = (
-            self._glance.give()
+            self._cache.take_listed()
             or await containers.inspect(self.engine, self._name)
             or await self._containers.restore_name()
         )
         if found is None:
             return None
-        self._glance.keep(found)
+        self._cache.keep(found)
         if not ownership.belongs_to(self.application, found):
             raise Failed(Code.NAME_TAKEN, ownership.describe_conflict(self.application, found))
         digest, spec_hash = await self._containers.version_of(found)
@@ -149,7 +149,7 @@ class ContainerRuntime:
             body,
             self._networks,
             serving=serving.object_id if serving else None,
-            held=self._glance.fixed_of(serving.object_id) if serving else None,
+            held=self._cache.inspection_of(serving.object_id) if serving else None,
         )
 
     async def _pull_quietly(self, reference: Reference) -> None:
@@ -169,7 +169,7 @@ class ContainerRuntime:
     async def create(self, version: Version, serving: Serving | None, *, obstacle: str = "") -> Swap:
         old = None
         if serving is not None:
-            old = self._glance.recall(serving.object_id) or await containers.inspect(self.engine, serving.object_id)
+            old = self._cache.recent(serving.object_id) or await containers.inspect(self.engine, serving.object_id)
         found = old.inspection if old else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
         limits = create_request.manual_limits(self.application, self.previous, old, found)
@@ -180,7 +180,7 @@ class ContainerRuntime:
         endpoints = self._networks
         order = self._order(old, joined)
         if order is Order.START_FIRST:
-            # Until it is ready, it must not be found by a name of the old container.
+            # Until the new container is ready, clients must not find it by a name of the old one.
             body, endpoints, joined = (
                 container_spec.without_aliases(body),
                 container_spec.strip_aliases(endpoints),
@@ -218,14 +218,14 @@ class ContainerRuntime:
         except Failed as error:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
-            # A delayed call of an earlier attempt has created it meanwhile.
+            # A delayed call of an earlier attempt has created a container of this name meanwhile.
             await self._containers.remove_leftovers()
             return await self._create(name, body, endpoints)
 
     async def _create_to_boot(
         self, version: Version, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]
     ) -> tuple[str, str]:
-        """Create the new container and, at once, the network that it is to boot on. Return its id, and an obstacle."""
+        """Create the new container and its boot network at the same time. Return the container's id and an obstacle."""
         making = isolation.create_network(self.engine, self.application, version.deployment_id)
         try:
             async with beside(making) as network:

@@ -17,9 +17,9 @@ from gateway.docker.engine.containers import Container
 from gateway.model.errors import Code, Postponed
 
 _RESTARTING_POLICIES = frozenset({"always", "unless-stopped"})
-_STOP_SIGNALS = frozenset({"2", "3", "6", "9", "15"})  # signals
+_STOP_SIGNALS = frozenset({"2", "3", "6", "9", "15"})  # numbers of SIGINT, SIGQUIT, SIGABRT, SIGKILL, SIGTERM
 _POLL_INTERVAL = 0.5  # seconds
-# dockerd waits this long for its containers, or for the longest stop timeout of one of them and a margin.
+# On its shutdown, dockerd waits _SHUTDOWN for its containers, or the longest stop timeout of a container and a margin.
 _SHUTDOWN, _GRACE, _MARGIN = 15, 10, 6  # seconds
 _SHUTDOWN_SPREAD = timedelta(seconds=2)  # within which an engine that shuts down signals all containers
 
@@ -45,7 +45,7 @@ async def _was_signalled(engine: Engine, container: Container) -> bool:
 
 
 async def _signalled_containers(engine: Engine, since: str, filters: Mapping[str, list[str]]) -> frozenset[str]:
-    """Return the containers that received a stop signal since then."""
+    """Return the ids of the containers that received a stop signal after the engine's time `since`."""
     now = str((await engine.call("GET", "info"))["SystemTime"])
     filters_json = orjson.dumps({**filters, "type": ["container"], "event": ["kill"]}).decode()
     stream = await logs.read_stream(

@@ -53,8 +53,8 @@ def boot_obstacle(
 ) -> str | None:
     """Return why the new container may not boot beside the old one, on a network of its own, or None.
 
-    It may when published TCP ports alone make the order stop-first, and nothing else could tell it that it is not on
-    its own network, or lead it out of there.
+    It may boot beside the old one if published TCP ports are the only reason for stop-first, and if no other setting
+    lets it reach out of its isolation or depends on its network.
     """
     host = body["HostConfig"]
     unpublished = {**body, "HostConfig": {**host, "PortBindings": None, "PublishAllPorts": False}}
@@ -76,7 +76,7 @@ def boot_obstacle(
     return next((reason for reason, holds in obstacles if holds), None)
 
 
-# What reaches out past the container's network, depends on its interfaces, or cannot be had twice.
+# Settings that reach out past the container's network, depend on its interfaces, or allow only one container.
 _OWN_WAY_OUT = (
     "AutoRemove", "DeviceRequests", "Devices", "Dns", "IpcMode", "Links", "PidMode", "Privileged", "Sysctls", "UTSMode",
 )  # fmt: skip

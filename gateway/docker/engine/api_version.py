@@ -1,4 +1,4 @@
-"""Which version of the Engine API a client speaks, and what a request is in it. No I/O.
+"""Chooses the version of the Engine API to speak with an engine, and adapts requests to that version. No I/O.
 
 What changed with which version: https://github.com/moby/moby/blob/master/api/docs/CHANGELOG.md
 """

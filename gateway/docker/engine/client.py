@@ -75,7 +75,7 @@ class Engine(aiodocker.Docker):
         self.image_labels: dict[str, Mapping[str, str]] = {}  # by image id, cache of `images`
         self.run = ""  # from the last identify()
         self.unbounded_logs: dict[str, bool] = {}  # by run, cache of `log_driver`
-        #: the client that this one is a copy of: what is known of the engine is known to all copies
+        #: the client that this one is a copy of: caches are kept by this one, so that all copies share them
         self.original = self
 
     def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
@@ -164,12 +164,12 @@ class Engine(aiodocker.Docker):
                 return orjson.loads(answer) if answer.strip() else None
 
     async def identify(self, *, same_run: bool = False) -> EngineIdentity:
-        """Return who answers. `same_run`: the daemon is known to have run on since the last time."""
+        """Return the identity of the daemon. `same_run`: the daemon has certainly not restarted since the last call."""
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
         podman = await self.is_podman()
         if podman:
-            self.run = _PODMAN  # its containers do not end with the process that answers
+            self.run = _PODMAN  # Podman's containers do not end with the process that answers
         elif not same_run or not self.run:
             # The daemon creates its bridge at each start, unless it has none.
             self.run = ",".join(sorted(network["Id"] for network in await self.built_in_networks()))

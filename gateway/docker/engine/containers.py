@@ -93,7 +93,7 @@ def _container(found: dict[str, Any], labels: dict[str, str], *, podman: bool) -
     state = found["State"]
     health = state.get("Health") or {}
     addresses = _endpoint_values(found, "IPAddress")
-    # Podman says of a container which it stops that it does not run.
+    # While Podman stops a container, it says that the container does not run.
     running = state["Running"] or (podman and bool(state.get("Pid")))
     return Container(
         container_id=found["Id"],
@@ -104,7 +104,7 @@ def _container(found: dict[str, Any], labels: dict[str, str], *, podman: bool) -
         image=found["Config"].get("Image") or "",
         running=running,
         pid=state.get("Pid") or 0,
-        # Podman leaves one that has exited on its network at first, and starts it again or takes it off then.
+        # Podman leaves a container that has exited on its network at first. Then it starts it again or takes it off.
         restarting=state["Restarting"] or (podman and not running and bool(addresses)),
         paused=state["Paused"],
         restart_count=found["RestartCount"],
@@ -134,7 +134,7 @@ def _container(found: dict[str, Any], labels: dict[str, str], *, podman: bool) -
 
 
 def _health(found: Mapping[str, Any]) -> str | None:
-    """Return the state of its health check, or None where it has none, which Podman and some engines say in words."""
+    """Return the state of the health check. None if there is none, which Podman and some engines express in words."""
     status = found.get("Status")
     return None if status in {None, "", "none"} else str(status)
 
@@ -199,9 +199,9 @@ async def without_image_labels(engine: Engine, labels: Mapping[str, str], image_
 
 
 async def runs_another_image(engine: Engine, container: Container, digest: str) -> bool:
-    """Return whether the container's image is known to be another one than the digest names.
+    """Return whether the container certainly runs another image than the one of this digest.
 
-    Nothing is known of an image that has no digests, as after it was untagged by force.
+    False for an image without digests, about which nothing is known: it may have been untagged by force.
     """
     if container.image_id == digest or container.image.endswith(f"@{digest}"):
         return False  # created by digest
@@ -231,7 +231,7 @@ async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, s
 async def list_raw(engine: Engine, *, stopped: bool) -> list[dict[str, Any]]:
     """Return all running containers, or all of them, as the engine lists them.
 
-    The engine takes long for it where there are many. So all who ask meanwhile get one list, made after they asked.
+    With many containers, the engine takes long. So callers that come while a list is made share the next list.
     """
     lists = _LISTS.setdefault(engine.original, SingleFlight())
     params = {"all": int(stopped)}
@@ -300,7 +300,7 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
     except Postponed as error:
         if error.reason.code is not Code.ENGINE_BUSY:
             raise
-        await _stop_for_good(engine, container, grace=_GRACE)  # it stopped since it was inspected
+        await _stop_for_good(engine, container, grace=_GRACE)  # it has stopped since it was inspected
         await _rename(engine, container, name)
     return replace(container, name=name)
 
@@ -343,7 +343,7 @@ def _policy(policy: dict[str, object]) -> tuple[object, object]:
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
     """Send the stop signal, and SIGKILL after `grace` seconds. Does nothing for a container that is gone.
 
-    The container has given its ports back then.
+    When this returns, the ports of the container are free.
     """
     deadline = grace + CALL_DEADLINE
     with _ignore_missing():
@@ -355,9 +355,10 @@ async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
 async def _wait_until_left(engine: Engine, container_id: str, grace: int) -> None:
     """Return once Podman has taken the container off its network, or removed it. Raises Postponed.
 
-    It does so some time after a container has exited by itself, and meanwhile answers a request to stop it at once. The
-    rules of its firewall for a port are alike for all containers: those of a container that was started with the same
-    port before then go too, and nobody answers there. In a crash loop it starts the container again instead.
+    After a container has exited by itself, Podman takes it off its network some time later, and until then answers a
+    request to stop it at once. Podman's firewall rules for a port are the same for all containers. So if another
+    container with the same port starts before that, its rules are removed too, and nobody reaches it. In a crash loop,
+    Podman starts the container again instead, so it is stopped again here.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + _LEAVING_DEADLINE

@@ -1,6 +1,6 @@
 """Follows the engine's events: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/System
 
-An event only lets something happen sooner that happens in any case, since events are lost when the connection breaks.
+Events are lost when the connection breaks. So an event only lets something happen sooner that happens anyway.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _LONGEST_LINE = 1024**2  # bytes; a longer one reaches no listener
 async def follow(engine: Engine) -> AsyncGenerator[None, None]:
     """Yield when the subscription begins, and for each event, until the connection ends.
 
-    Whoever asks about a container with `listen_to` hears of its events meanwhile. Raises Postponed when the connection
+    Meanwhile, each Listener of `listen_to` is told of the events of its container. Raises Postponed when the connection
     breaks.
     """
     listeners = _LISTENERS.setdefault(engine.original, _Listeners())
@@ -63,9 +63,9 @@ class Listener:
         return self._all.streams > 0
 
     async def wait(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as something has happened that may concern how the container runs.
+        """Return after `seconds`, or as soon as an event may have changed how the container runs.
 
-        One that happened before the call counts, and so does the end of the stream of events.
+        An event since the last call counts, and so does the end of the stream of events.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -93,7 +93,7 @@ class _Listeners:
     def take(self, line: bytes) -> None:
         if not self.by_container:
             return
-        with suppress(ValueError, TypeError, AttributeError, LookupError):  # of another engine's making
+        with suppress(ValueError, TypeError, AttributeError, LookupError):  # an event of an unknown form
             event = orjson.loads(line)
             if event.get("Action") not in _HARMLESS:
                 for listener in self.by_container.get(event["Actor"]["ID"], ()):
@@ -118,7 +118,7 @@ def listen_to(engine: Engine, container_id: str) -> Iterator[Listener]:
 
 
 async def follow_leaving(engine: Engine, network: str) -> AsyncGenerator[str, None]:
-    """Yield the id of each container that has left the network: what it has published there is free then.
+    """Yield the id of each container that has left the network, which frees the ports that it published.
 
     Raises Postponed when the connection breaks.
     """

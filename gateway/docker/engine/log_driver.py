@@ -41,7 +41,7 @@ async def _is_unbounded(engine: Engine) -> bool:
     """Return whether a log grows without limit by default. The result is cached until the engine restarts."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
-    # One container for all who ask: each would remove that of another.
+    # One container for all callers, since each would remove the container of another.
     reads = _READS.setdefault(engine.original, SingleFlight())
     return await reads.join(engine.run, lambda: _read(engine.original, engine.run))
 

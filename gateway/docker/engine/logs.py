@@ -90,8 +90,8 @@ async def decode_tail(chunks: AsyncIterable[bytes], most: int) -> str:
 async def follow(engine: Engine, path: str, *, lines: str, since: str) -> AsyncIterator[list[tuple[str, str]]]:
     """Yield the lines of the log at `path` as they come, each with its time, until the log ends.
 
-    The first are the last `lines` lines, or `all`, at or after the Unix time `since`. What is yielded together has come
-    together.
+    It begins with the last `lines` lines (a number, or `all`) at or after the Unix time `since`. Lines that came
+    together are yielded together.
     """
     params = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1, "tail": lines, "since": since}
     with translate_errors(waiting_for=f"GET {path}"):
@@ -101,7 +101,7 @@ async def follow(engine: Engine, path: str, *, lines: str, since: str) -> AsyncI
 
 
 async def decode_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[tuple[str, str]]]:
-    """Yield the lines of a log that has times, each with its time. What follows where a line was cut has the line's."""
+    """Yield the lines of a log with timestamps, each with its time. The rest of a cut line has the time of the line."""
     rest, moment = b"", ""
 
     def stamped(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
@@ -123,9 +123,10 @@ async def decode_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[tuple
 
 
 async def _payloads(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """Yield what the frames of the two streams hold, those together that came together.
+    """Yield the contents of the frames of both streams. Contents that came together are yielded together.
 
-    A frame is not waited for: what a program writes to a terminal can look like one of any length.
+    The content of a frame is passed on before the frame is complete: the output of a terminal has no frames, but can
+    look like the header of a very long one.
     """
     header, missing = b"", 0  # bytes of the frame
     framed: bool | None = None

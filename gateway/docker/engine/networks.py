@@ -37,7 +37,7 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
 
 
 async def create_internal(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
-    """Create a bridge network that leads nowhere."""
+    """Create a bridge network without a route to other networks."""
     body = {"Name": checked_name(name), "Driver": "bridge", "Internal": True, "Labels": dict(labels)}
     await engine.call("POST", "networks/create", body=api_version.network_body(body, await engine.speaks()))
 
@@ -60,7 +60,8 @@ async def disconnect(engine: Engine, network: str, container_id: str) -> None:
 async def list_labelled(engine: Engine, application_id: str) -> list[dict[str, Any]]:
     """Return the networks that were made for containers of the application to boot on.
 
-    All who ask meanwhile get one list, made after they asked: there are few such networks.
+    The networks of all applications are listed at once, since there are few. Callers that come while a list is made
+    share the next list.
     """
     lists = _LISTS.setdefault(engine.original, SingleFlight())
     params = {"filters": orjson.dumps({"label": [BOOT]}).decode()}
