@@ -7,7 +7,7 @@ from gateway.model.errors import Code, Conflict, Reason
 from gateway.store import applications, cancellations, deployments, queue, releases, swaps
 from gateway.store.database import Connection, Pool, transaction
 
-# These are one call to the engine. There is no swap to put back.
+# Each of these is a single call to the engine, without a swap that could be put back.
 _NOT_CANCELLABLE = frozenset({Kind.START, Kind.STOP, Kind.DELETE})
 
 
@@ -48,7 +48,7 @@ async def _cancel(connection: Connection, found: Deployment) -> Status:
 
 
 async def cancel_locked(connection: Connection, found: Deployment, reason: Reason) -> Status:
-    """Do the same with a reason for one that is queued."""
+    """Cancel a deployment that has not ended; `reason` is for a queued one. The caller holds the lock of the queue."""
     swap_open = await swaps.select_swap(connection, found.application_id) is not None
     busy = await deployments.select_running(connection, found.application_id) is not None
     if found.status is Status.QUEUED and (busy or not swap_open):

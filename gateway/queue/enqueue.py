@@ -2,9 +2,9 @@
 
 An application has at most one queued deployment. A new push or request
 
-    joins it         for the same image, or a push while the application is about to start
-    supersedes it    otherwise, and inherits its force
-    is ignored       a push of another image than the one that a person requested
+    joins it         if it is for the same image, or is a push while the application is about to start
+        is ignored       if it is a push of another image than a person requested
+        supersedes it    otherwise, and is forced if the superseded deployment was
 
 A new deployment waits until the running one has ended.
 """

@@ -2,7 +2,8 @@
 
 claim the delivery's key ─▶ lock the queues of all candidates ─▶ match pushes ─▶ join or enqueue ─▶ store in the inbox
 
-As whoever deletes them does, it locks a webhook before its keys, and an application before its deploy token.
+Like the statements that delete these rows, it locks a webhook before its delivery keys, and an application before its
+deploy token. So they cannot deadlock.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ from gateway.sources import decode_form, redact_body
 from gateway.store import application_images, applications, deliveries, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
-# Without an event id, the same bytes again within this time are the same delivery. A signed body counts as the same for
-# as long as its delivery is kept: anybody who has seen it could send it again.
+# Without an event id, the same body within this time is a duplicate. A body signed without a time is a duplicate for as
+# long as its delivery is kept, since anybody who has seen it could send it again.
 _SAME_BODY_WINDOW = timedelta(minutes=10)
 
 _MAX_IGNORED = 1000  # listed for one delivery
@@ -64,7 +65,7 @@ class Receipt:
 
 
 def delivery_key(notification: Notification, body: bytes) -> tuple[str, timedelta | None]:
-    """Return what duplicates of a delivery have in common, and for how long; None: as long as the delivery is kept."""
+    """Return the key that duplicates of a delivery share, and how long it is valid: None, as long as the delivery."""
     if notification.event_id:
         return notification.event_id, None
     # The signature of a form covers the JSON in it.
@@ -85,7 +86,7 @@ async def ingest_delivery(
     key, valid_for = delivery_key(notification, body)
     delivery_id = new_id()
     async with transaction(pool) as connection:
-        if endpoint.application_id is not None:  # its deploy token
+        if endpoint.application_id is not None:  # the endpoint is the application's deploy token
             await applications.lock_row(connection, endpoint.application_id)
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
@@ -98,7 +99,7 @@ async def ingest_delivery(
                 connection, delivery_id, notification, only_application=endpoint.application_id, body_used=body_used
             )
             if first is not None and receipt.deployments:
-                # Everything that the first one started failed, or nothing was subscribed yet: this one counts.
+                # All deployments of the first delivery failed, or nothing was subscribed then: this delivery counts.
                 await deliveries.reassign_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
             elif first is not None:
                 receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
@@ -132,7 +133,7 @@ async def _is_duplicate(connection: Connection, first: str, notification: Notifi
 async def ingest_rejected(
     pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]
 ) -> Receipt:
-    """Store an authenticated delivery that cannot be parsed: its first 64 kB. The oldest ones make room."""
+    """Store the first 64 kB of an authenticated delivery that cannot be parsed. The oldest such deliveries go."""
     receipt = Receipt(new_id(), ignored=(Ignored("", why),))
     async with transaction(pool) as connection:
         await deliveries.insert_delivery(

@@ -1,7 +1,7 @@
 """Promote what a followed application has proven, in the caller's transaction. Nothing here calls Docker or a registry.
 
-A promotion and its deployment are written together, so a digest is queued once, however often a gateway is killed in
-between. The caller holds the lock of the follower's queue, so several gateways take turns.
+A promotion and its deployment are written in one transaction, so each digest is queued only once, however often a
+gateway is killed. The caller holds the lock of the follower's queue, so that gateways take turns.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _DONE = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a promotion. `notifies`: people should know."""
+    """A promotion after a change. `notifies`: people are to be notified."""
 
     promotion: Promotion
     notifies: bool
@@ -34,9 +34,9 @@ class Change:
 async def review_open(
     connection: Connection, application_id: str, following: Following | None, now: datetime
 ) -> Change | None:
-    """Bring the promotion of a follower that is not over up to date; withdraw it if what it rests on is gone.
+    """Update the open promotion of a follower. Withdraw it if the image is no longer proven for the follower.
 
-    `following` is None for an application that follows no other one any more. A deployment that runs goes on.
+    `following` is None if the application no longer follows another one. A running deployment goes on.
     """
     one = await promotions.select_open(connection, application_id)
     if one is None:
@@ -52,7 +52,7 @@ async def review_open(
 
 
 async def _why_gone(connection: Connection, one: Promotion, following: Following | None, now: datetime) -> str:
-    """Return why the promotion must not go on, or ""."""
+    """Return why the image is no longer proven for the follower, or ""."""
     if following is None or following.follows != one.follows:
         return "the application no longer follows the one that proved it"
     followed = await soaks.select_followed(connection, one.follows, one.digest, now)
@@ -83,7 +83,7 @@ async def _review_queued(connection: Connection, one: Promotion, gone: str, now:
 async def _review_unfinished(
     connection: Connection, one: Promotion, found: Deployment, gone: str, now: datetime
 ) -> Change | None:
-    """Cancel a deployment that has not begun, unless a person wants it; say of any other that it goes on."""
+    """Cancel a deployment that has not begun, unless a person requested it. Otherwise notify people that it goes on."""
     if not gone:
         return None
     has_begun = found.status is Status.RUNNING or await swaps.select_swap(connection, one.application_id) is not None
@@ -92,7 +92,7 @@ async def _review_unfinished(
         await cancellations.cancel_queued(connection, found.deployment_id, reason)
         return await _update(connection, one, PromotionState.WITHDRAWN, gone, now)
     if gone == one.reason:
-        return None  # people know
+        return None  # people were notified already
     return await _update(connection, one, PromotionState.QUEUED, gone, now, notifies=True)
 
 
@@ -152,9 +152,9 @@ async def promote_due(
     obstacle: str,
     now: datetime,
 ) -> Change | None:
-    """Queue the deployment of a digest, or propose it, or let it wait for what the `obstacle` says.
+    """Queue the deployment of a digest, or propose it, or let it wait because of the `obstacle`.
 
-    `reference` is the follower's image by this digest. None if it is no longer due.
+    `reference` is the follower's image by this digest. Returns None if the promotion is no longer due.
     """
     desired = await applications.lock_application(connection, following.application_id)
     followed = await select_due(connection, following, now)
@@ -170,7 +170,7 @@ async def promote_due(
         return await _store(connection, following, digest, PromotionState.WAITING, now, reason=obstacle)
     queued = await queue.select_queued(connection, following.application_id)
     if enqueue.ignore_reason(queued, reference):
-        return None  # what a person asked for goes first
+        return None  # a person's request goes first
     deployment_id = await _enqueue(connection, following, followed, queued, reference, forced=False)
     return await _store(connection, following, digest, PromotionState.QUEUED, now, deployment_id=deployment_id)
 
@@ -268,7 +268,7 @@ def not_proven(following: Following, followed: Followed, digest: Digest) -> Conf
 
 
 async def withdraw(connection: Connection, application_id: str, now: datetime) -> Promotion:
-    """Decline the promotion of a follower that is not over, and cancel its deployment if that is queued.
+    """Decline the open promotion of a follower, and cancel its deployment if that is queued.
 
     Raises NotFound when there is none, and Conflict when its deployment runs.
     """

@@ -33,7 +33,7 @@ MOST_MEMBERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a release brings to one member: an image, or another tag of its own; else what it is configured with."""
+    """What a release deploys to one member: an image, another tag of the member's image, or its configured image."""
 
     image: str | None = None
     tag: str | None = None
@@ -164,9 +164,9 @@ async def _refuse_busy(connection: Connection, waves: Mapping[str, int]) -> None
 
 
 async def cancel_release(pool: Pool, release_id: str, *, abandon: bool = False) -> ReleaseState:
-    """Let a release be put back, and return its state. With `abandon`, end one that cannot be put back, as it is.
+    """Have a release put back, and return its state. With `abandon`, end a release that cannot be put back, as it is.
 
-    Raises NotFound, and Conflict when it has ended, or is abandoned before it is being put back.
+    Raises NotFound, and Conflict when the release has ended, or is to be abandoned and is not being put back.
     """
     async with transaction(pool) as connection:
         release = await releases.lock_release(connection, release_id)
@@ -197,9 +197,9 @@ class Advanced:
 
 
 async def advance(pool: Pool, release_id: str, *, now: datetime | None = None) -> Advanced | None:
-    """Bring a release as far as it can go now; None where it has ended, or another gateway does that.
+    """Advance a release as far as possible now. Return None if it has ended, or another gateway advances it.
 
-    `now` is the database's time unless it is given: that of a gateway may differ from the times of the members.
+    Unless `now` is given, it is the database's time: the clock of a gateway may differ from the times of the members.
     """
     async with transaction(pool) as connection:
         release = await releases.lock_if_open(connection, release_id)

@@ -1,4 +1,4 @@
-"""Read again what stored deliveries say: to replay one, and to learn from which commit an image was built."""
+"""Parse stored deliveries again: to replay one, and to find the commit from which an image was built."""
 
 from collections.abc import Mapping
 
@@ -44,9 +44,9 @@ async def _current_image(connection: Connection, application_id: str) -> Referen
 async def find_origin(
     connection: Connection, vault: Vault, deployment_id: str, digest: str | None
 ) -> Mapping[str, str] | None:
-    """Return the origin of an image as the newest delivery says that led to its deployment, None if none does.
+    """Return the origin of an image that the newest delivery names that caused its deployment. None if none names it.
 
-    What a delivery says of an image with another digest does not count.
+    A delivery about an image with another digest does not count.
     """
     for delivery, body in await delivery_log.select_of_deployment(connection, deployment_id, most=_NEWEST):
         try:
@@ -61,7 +61,7 @@ async def find_origin(
         except DatabaseUnavailable:
             raise
         except GatewayError:
-            continue  # it cannot be read any more, as after a change of the webhook
+            continue  # the delivery cannot be parsed any more, for example after a change of the webhook
         if origin is not None:
             return origin
     return None

@@ -1,7 +1,7 @@
-"""/approvals/{token}: the link of an alert. GET shows what would be approved; only the form that it shows answers.
+"""/approvals/{token}: the link of an alert. GET shows what would be approved, with a form; only POST records an answer.
 
-So a program that follows links, to preview them or to scan mail, approves nothing. The token is the proof, and the page
-sends it nowhere else: no referrer, no request to another address, no frame of another site.
+So a program that follows links, to preview them or to scan mail, approves nothing. The token authenticates the request,
+and the page does not leak it: no referrer, no request to another address, no frame of another site.
 """
 
 import asyncio

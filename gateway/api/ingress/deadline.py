@@ -22,7 +22,7 @@ LATE_TASKS = web.AppKey("late_tasks", set[asyncio.Task[Any]])
 async def respond_within(application: web.Application, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
     """Return the result of the work; raises Unavailable after so many seconds.
 
-    The work goes on. What it stores makes the sender's next attempt a duplicate.
+    The work goes on after that. If it stores the delivery, the sender's next attempt is a duplicate.
     """
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=seconds)

@@ -1,7 +1,7 @@
 """Endpoints that were read before, by source and token.
 
-An endpoint from here may be out of date, so it serves to accept a delivery and for nothing else: the transaction that
-accepts compares its version. Before any other answer the endpoint is read again.
+An endpoint from the cache may be out of date. So it is used only to accept a delivery, in a transaction that compares
+its version. Before any other answer, the endpoint is read again.
 """
 
 from collections import OrderedDict
@@ -26,7 +26,7 @@ class EndpointCache:
         return endpoint
 
     def put(self, source: str, token: str, endpoint: Endpoint) -> None:
-        """Remember an endpoint, unless it changes by itself, at the end of a rotation, or accepts nothing."""
+        """Remember an endpoint, unless it accepts nothing, or changes without a write: at the end of a rotation."""
         self.drop(source, token)
         if endpoint.enabled and endpoint.former_until is None:
             self._endpoints[(source, token)] = endpoint

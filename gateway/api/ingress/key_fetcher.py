@@ -1,7 +1,7 @@
 """Request the few addresses that a delivery may name: public keys and confirmation addresses of its registry.
 
-The source proves beforehand that an address is the registry's own. Keys are cached for an hour. A proof that fails may
-ask for newer ones, once a minute, since signers change their keys.
+Before that, the source proves that an address is the registry's own. Keys are cached for an hour. Since signers change
+their keys, a failed verification may fetch a key again, at most once a minute.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _MAX_KEYS = 64
 _RETRY_INTERVAL = 5.0  # seconds after a fetch that failed
 _MAX_RESPONSE = 64 * 1024  # bytes
 _TIMEOUT = aiohttp.ClientTimeout(total=2)
-_FIRST_ERROR = 300  # status; a redirect leads away from the address that was proven
+_FIRST_ERROR = 300  # the lowest status that is an error: a redirect leads away from the address that was proven
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class KeyFetcher:
                     key.failed_at = time.monotonic()
             if not key.content:
                 raise Unavailable("the registry's public key cannot be fetched")
-            # An old key is better than to reject every delivery that it signed.
+            # Use the old key, rather than reject every delivery that it has signed.
             return key.content
 
     async def visit(self, address: str) -> None:

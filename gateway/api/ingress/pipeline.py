@@ -6,10 +6,10 @@
 before work is done: an unknown sender costs one database query, and its body is never read. The gateway accepts a
 delivery only after the transaction that stores it has committed.
 
-Most deliveries take a shorter way: where the endpoint was used before and all is well, `queue.accept` stores the
-delivery together with others, in a transaction that also checks that the endpoint has not changed. If anything is
-otherwise, the endpoint is read again and the steps above are run. For requests that come whole, `shortcut` does the
-same without aiohttp's part.
+Most deliveries need fewer steps. If the endpoint is cached and the request is authenticated, `queue.accept` stores the
+delivery together with others, in a transaction that also checks that the endpoint has not changed. In all other cases,
+the endpoint is read again and the steps above are run. For requests that come in one piece, `shortcut` does the same
+without aiohttp's request and response.
 """
 
 import logging
@@ -72,7 +72,7 @@ class Ingress(ABC):
     name: str
     #: seconds within which the sender is answered, not counting the time in which its body arrives
     deadline: float
-    #: whether a request that has proven itself is answered 2xx even where it cannot be read or parsed
+    #: whether an authenticated request is answered 2xx even if it cannot be read or parsed
     always_accept: bool = False
 
     def __init__(self, request: web.Request) -> None:
@@ -80,11 +80,11 @@ class Ingress(ABC):
         self.app = request.app
 
     def known_endpoint(self) -> Endpoint | None:
-        """Return the endpoint as it was read before; None where it was not."""
+        """Return the endpoint from the cache, or None."""
         return None
 
     async def recognize(self, endpoint: Endpoint, received: Request) -> Notification | None:
-        """Return the content of a delivery; None where it is not one, or does not prove itself to this endpoint."""
+        """Return the content of a delivery; None if it is not a delivery, or is not authenticated for this endpoint."""
         _ = endpoint, received
         return None
 
@@ -93,13 +93,13 @@ class Ingress(ABC):
         """Return the endpoint that the sender may use; raises NotFound or Forbidden."""
 
     async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
-        """Raise Unauthenticated unless the request proves itself; return the answer to a handshake or ping."""
+        """Raise Unauthenticated unless the request is authentic; return the answer to a handshake or ping."""
         _ = endpoint, received
         return None
 
     @abstractmethod
     def parse(self, endpoint: Endpoint, received: Request) -> Notification:
-        """Return the push events of a request that has proven itself; raises InvalidInput."""
+        """Return the push events of an authenticated request; raises InvalidInput."""
 
     @abstractmethod
     def accepted(self, receipt: Receipt) -> Answer:
@@ -138,7 +138,7 @@ async def _run(ingress: Ingress) -> Answer:
     limiter.count()
     spent = seconds_on_shortcut(request)
     until = time.monotonic() + ingress.deadline - (spent or 0.0)
-    # Where a batch could not decide the delivery, a second one cannot either.
+    # If one batch could not decide the delivery, another batch cannot either.
     known = ingress.known_endpoint() if spent is None else None
     endpoint = known or await _find_endpoint(ingress, limiter, until)
     limiter = limiters.for_endpoint(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
@@ -160,7 +160,7 @@ async def _find_endpoint(ingress: Ingress, limiter: RateLimiter, until: float) -
 async def _accept_known(
     ingress: Ingress, endpoint: Endpoint, received: Request, limiter: RateLimiter, until: float
 ) -> Answer | None:
-    """Accept a delivery of an endpoint that was read before; None where that is not possible."""
+    """Accept a delivery with the endpoint from the cache, if possible. Return the answer, or None."""
     if (notification := await ingress.recognize(endpoint, received)) is None:
         return None
     headers = redact_headers(received.headers, endpoint.secrets)
@@ -221,7 +221,7 @@ def report(application: web.Application, source: str, receipt: Receipt) -> None:
     """Wake the workers if there are deployments, and log what a delivery has caused."""
     if receipt.deployments:
         notify_workers(application)
-    if not _LOG.is_enabled_for(logging.INFO):  # then its fields are not put together either
+    if not _LOG.is_enabled_for(logging.INFO):  # save the work of collecting the fields
         return
     _LOG.info(
         "Accepted a webhook",

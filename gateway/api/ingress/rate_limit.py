@@ -1,8 +1,8 @@
 """Rate limits of endpoints: requests a minute, and requests in progress at a time.
 
 They are kept in memory by path, so that a request beyond the limit costs no database query. All paths that are not
-known to belong to an endpoint share one limiter: whoever guesses paths delays only other guesses. The processes of a
-gateway share the rates; each has its part of the slots.
+known to belong to an endpoint share one limiter, so a sender that guesses paths delays only other guesses. The
+processes of a gateway share the rates; each has its part of the slots.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 _MAX_LIMITERS = 20_000
 _MAX_WAITING = 1000  # requests of one endpoint
-_UNKNOWN_RATE = 10_000.0  # requests a second to unknown paths; their slots limit them before
+_UNKNOWN_RATE = 10_000.0  # requests a second to unknown paths; in practice their slots are the limit
 _BURST = 10.0  # seconds' worth of requests that may come at once
 
 
@@ -42,17 +42,17 @@ class RateLimiter:
             raise Throttled("too many requests to this webhook", retry_after=wait)
 
     def uncount(self) -> None:
-        """Let a request that was counted be counted again without a further token."""
+        """Take back one counted request: the next call of `count` takes no token."""
         self._uncounted += 1
 
     def set_rate(self, rate: float) -> None:
-        """Change the rate. The request that was counted last counts against the new one."""
+        """Change the rate. The request that was counted last counts against the new rate."""
         if rate != self._rate:
             self._rate, self._capacity = rate, max(1.0, rate * _BURST)
             self._buckets.lower(self._path, self._capacity - 1)
 
     async def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Return the result of the work, which needs no slot; it counts as waiting."""
+        """Run the work without a slot, count it as waiting, and return its result."""
         self.waiting += 1
         try:
             return await work
@@ -79,7 +79,7 @@ class RateLimiters:
         self._unknown_paths = RateLimiter("", buckets, _UNKNOWN_RATE, max(1, slots // 2))
 
     def for_path(self, path: str) -> RateLimiter:
-        """Return the limiter of a request of which only the path is known yet."""
+        """Return the limiter of a request before its endpoint is known."""
         return self.of_endpoint(path) or self._unknown_paths
 
     def of_endpoint(self, path: str) -> RateLimiter | None:

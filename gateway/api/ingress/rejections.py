@@ -1,7 +1,7 @@
 """Requests to endpoints that were rejected, counted in the inbox.
 
-Such a request has proven nothing. So it costs no database statement of its own: all of a second are written together,
-one row for each endpoint and reason.
+Anybody can send such a request, so it must not cost a database statement of its own. All that come within a second are
+written together, in one row for each endpoint and reason.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Let deliveries for one repository wait for each other in memory.
 
-In PostgreSQL they would wait for the same rows, each with a connection in its hands, and take about a quarter longer.
+In PostgreSQL they would wait for the same rows, each holding a connection, and would take about a quarter longer.
 Deliveries for other repositories do not wait.
 """
 
@@ -20,7 +20,7 @@ class KeyedLocks:
 
     @asynccontextmanager
     async def hold(self, keys: Iterable[str]) -> AsyncIterator[None]:
-        """Hold the lock of each key. All tasks take them in the same order, so that none waits in a circle."""
+        """Hold the lock of each key. All tasks take the locks in the same order, so that they cannot deadlock."""
         async with AsyncExitStack() as held:
             for key in sorted(set(keys)):
                 await held.enter_async_context(self._locks.setdefault(key, asyncio.Lock()))

@@ -1,8 +1,8 @@
 """The levels of token buckets, in memory that all processes of a gateway share.
 
-A table of fixed size without a file: it ends with its processes. Each set of eight rows has a lock of fcntl(2), which
-the kernel releases when its process is killed. Where a set is full, the bucket that was used the longest ago is full
-again.
+The memory is a table of fixed size without a file, and ends with its processes. Each set of eight rows has a lock of
+fcntl(2), which the kernel releases when the process that holds it is killed. When a set is full, a new bucket replaces
+the least recently used one, which then begins anew as a full bucket.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 _SETS, _WAYS = 4096, 8
-_ROW = struct.Struct("=Qdd")  # the key, 0 for none; the level; when it was that, by the machine's monotonic clock
+_ROW = struct.Struct("=Qdd")  # key (0: none), level, and the time of that level by the machine's monotonic clock
 _SET_BYTES = _ROW.size * _WAYS
 
 
@@ -43,13 +43,13 @@ class SharedBuckets:
         return 0.0 if taken else (1 - level) / rate
 
     def lower(self, name: str, level: float) -> None:
-        """Let the bucket hold no more than this."""
+        """Lower the level of the bucket to `level`, if it is higher."""
         with self._row(name, level) as (key, at, held, filled_at):
             _ROW.pack_into(self._rows, at, key, min(held, level), filled_at)
 
     @contextmanager
     def _row(self, name: str, capacity: float) -> Iterator[tuple[int, int, float, float]]:
-        """Yield the bucket's key, the place of its row, its level and when it was that, while no other uses them."""
+        """Lock the bucket, and yield its key, the offset of its row in bytes, its level and the time of the level."""
         key = int.from_bytes(blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()) or 1
         start = key % _SETS * _SET_BYTES
         fcntl.lockf(self.descriptor, fcntl.LOCK_EX, _SET_BYTES, start)

@@ -1,8 +1,8 @@
-"""The shortest way of a delivery: from the head and body of a request to the bytes of its response.
+"""The fast path of a delivery: from the head and body of a request to the bytes of its response.
 
-It is for what is sent most often: a whole request to a webhook that was used before, which proves itself and whose
-delivery `queue.accept` can decide. Every other request goes the way of `pipeline.process`, at once, or as soon as it
-turns out that it must. The response is the same on both ways.
+It is for the most frequent requests: a complete request to a webhook that was used before, which can be authenticated
+without fetching a key, and whose delivery `queue.accept` can decide. Every other request takes the slow path,
+`pipeline.process`, at once or as soon as it turns out to need it. Both paths send the same response.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Shortcut:
         self._acceptor, self._schema = application[ACCEPTOR], application[SCHEMA_CHECK]
 
     def read(self, message: RawRequestMessage) -> "Head | None":
-        """Return the head of a delivery; None where no request with it goes this way."""
+        """Return the head of a delivery, or None if a request with this head never takes the fast path."""
         *parts, name, token = message.path.split("/")
         source = SOURCES.get(name)
         if parts != _PARTS or message.method != hdrs.METH_POST or source is None:
@@ -55,7 +55,10 @@ class Shortcut:
         return Head(message.path, token, source, by_lower_name(message.headers))
 
     def begin(self, head: "Head", body: bytes, respond: Respond) -> bool:
-        """Begin to answer a request, and return whether it goes this way. If so, `respond` is called later, once."""
+        """Begin to answer a request, and return whether it takes the fast path. If so, `respond` is called later, once.
+
+        `respond` gets the bytes of the response, or None if the request must take the slow path after all.
+        """
         if len(body) > self._body_limit or self._schema.outdated:
             return False
         endpoint = self._endpoints.get(head.source.name, head.token)
@@ -67,7 +70,7 @@ class Shortcut:
         )
 
     def _counted(self, path: str, endpoint: Endpoint) -> RateLimiter | None:
-        """Count a request; return None where it is the endpoint's first one, or beyond its limit."""
+        """Count a request, and return the limiter. None if it is the endpoint's first request, or beyond its limit."""
         if (limiter := self._limiters.of_endpoint(path)) is not None:
             try:
                 limiter.count()
@@ -77,7 +80,7 @@ class Shortcut:
         return limiter
 
     def _submit(self, endpoint: Endpoint, body: bytes, delivery: "_Delivery") -> bool:
-        """Give a delivery to the acceptor, if it proves itself."""
+        """Give a delivery to the acceptor if it is authenticated. Return whether the acceptor took it."""
         head = delivery.head
         received = Request(head.headers, body, hdrs.METH_POST, {}, datetime.now(UTC))
         notification = recognize(head.source, endpoint, received)
@@ -89,14 +92,14 @@ class Shortcut:
             delivery.finish,
             within=head.source.response_deadline,
         ):
-            delivery.limiter.uncount()  # it is counted on the other way
+            delivery.limiter.uncount()  # the slow path counts it again
             return False
         delivery.limiter.waiting += 1
         return True
 
 
 class Head:
-    """The head of deliveries, each of which goes this way if it proves itself."""
+    """The parsed head of a request. Requests with the same head share it."""
 
     __slots__ = ("_endpoint", "_redacted", "headers", "path", "source", "token")
 
@@ -108,7 +111,7 @@ class Head:
         self._redacted: Mapping[str, str] = {}
 
     def redacted(self, endpoint: Endpoint) -> Mapping[str, str]:
-        """Return the headers without the secrets of an endpoint: the same mapping as for the same one before."""
+        """Return the headers without the secrets of an endpoint, from a cache for the last endpoint."""
         if self._endpoint is not endpoint:
             self._endpoint, self._redacted = endpoint, redact_headers(self.headers, endpoint.secrets)
         return self._redacted
@@ -145,7 +148,7 @@ class _Delivery:
             return accepted(outcome)
         if outcome is not None:
             _LOG.warning("A delivery is tried by itself", source=source.name, exc_info=outcome)
-        self.limiter.uncount()  # it is counted on the other way
+        self.limiter.uncount()  # the slow path counts it again
         return None
 
     def _report(self, outcome: Outcome, answer: Answer) -> None:

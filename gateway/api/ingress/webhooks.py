@@ -1,7 +1,7 @@
 """POST /webhooks/{source}/{token}: deliveries of the registries in `gateway.sources`.
 
-Most senders wait only a few seconds, some hold back all further deliveries until one is accepted, and each repeats a
-request after other statuses. Its `Source` declares which.
+Most senders wait only a few seconds, and some hold back all further deliveries until one is accepted. Senders also
+differ in the statuses after which they repeat a request. The `Source` of each declares this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ async def receive(request: web.Request) -> web.Response:
 class _Webhook(Ingress):
     """One request to a webhook, verified and parsed by its source."""
 
-    #: set by `verify`: of the secrets that are valid during a rotation, the one by which the request has proven itself
+    #: set by `verify`: the trust that authenticated the request; during a rotation, two secrets are valid
     trust: Trust
 
     def __init__(self, request: web.Request, source: Source) -> None:
@@ -114,9 +114,9 @@ class _Webhook(Ingress):
         return answer
 
     async def _prove(self, received: Request, trusts: Sequence[Trust]) -> Trust:
-        """Return the trust by which the request proves itself; raises Unauthenticated.
+        """Return the trust that authenticates the request; raises Unauthenticated.
 
-        Raises Unavailable where a public key cannot be fetched. A proof that fails is tried again with newer keys,
+        Raises Unavailable when a public key cannot be fetched. A failed verification is tried again with newer keys,
         since the signer may have changed its key.
         """
         rejection = Unauthenticated("")
@@ -145,7 +145,7 @@ class _Webhook(Ingress):
 
 
 def recognize(source: Source, endpoint: Endpoint, received: Request) -> Notification | None:
-    """Return the content of a delivery that proves itself by itself; None for every other request."""
+    """Return the content of a delivery that can be authenticated without fetching a key; None for any other request."""
     trusts = _trusts(endpoint)
     try:
         if source.keys(received, trusts[0]):
@@ -172,7 +172,7 @@ def rejected(source: Source, headers: Mapping[str, str], error: GatewayError) ->
 
 
 def _proven(source: Source, received: Request, trusts: Sequence[Trust]) -> Trust:
-    """Return the trust by which the request proves itself; raises Unauthenticated."""
+    """Return the trust that authenticates the request; raises Unauthenticated."""
     rejection = Unauthenticated("the signature or token does not match")
     for trust in trusts:
         try:
