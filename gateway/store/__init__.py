@@ -1,1 +1,4 @@
-"""PostgreSQL: one module a noun, one function a statement, the SQL verb its name; the caller owns the transaction."""
+"""PostgreSQL: a module for each noun, a function for each statement, named by its SQL verb.
+
+The caller owns the transaction.
+"""

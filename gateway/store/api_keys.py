@@ -100,7 +100,7 @@ async def insert_key(
 ) -> tuple[str, Key]:
     """Return the new key, which is known only now, and its row. Raises InvalidInput for a grant to an unknown id.
 
-    `held_by` is who it stands for when people approve deployments, if not for itself.
+    `held_by` is the person that the key stands for when deployments are approved, if not the key itself.
     """
     if not name.strip():
         raise InvalidInput("a key needs a name", field="name")
@@ -169,7 +169,7 @@ async def select_first_created(connection: Connection) -> datetime:
 
 
 async def delete_signed_in(connection: Connection, *, older_than: timedelta) -> None:
-    """Delete the keys of `gateway open` that expired so long ago that nothing asks any more for whom they stood."""
+    """Delete the keys of `gateway open` that expired so long ago that nobody asks any more who they stood for."""
     await connection.execute(
         "DELETE FROM api_keys WHERE held_by IS NOT NULL AND expires_at < now() - $1::interval", older_than
     )
@@ -186,9 +186,9 @@ async def select_key(connection: Connection, key_id: str) -> Key:
 async def select_caller(
     connection: Connection, key: str, *, calls: int = 1, remote: IPv4Address | IPv6Address | None = None
 ) -> Caller | None:
-    """Return whose key it is, its last use noted by the minute; None for any that is not valid.
+    """Return the caller of a key, and record its last use to the minute. None if the key is not valid.
 
-    Raises Throttled where the key is limited and so many calls are too many: then none of them counts.
+    Raises Throttled when `calls` further calls exceed the key's rate limit. Then none of them counts.
     """
     digest = _hash(key)
     row = await connection.fetchrow(

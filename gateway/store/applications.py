@@ -79,7 +79,7 @@ def _other_secrets(row: Row, vault: Vault) -> dict[str, Any]:
 
 
 def _split_other_columns(columns: Mapping[str, object]) -> dict[str, object]:
-    """Return the columns for other API fields: those that may be secret apart, to be encrypted."""
+    """Return the columns for other API fields. Fields that may be secret are apart, to be encrypted."""
     hidden = {name: columns[name] for name in SECRET_DOKPLOY_COLUMNS if columns.get(name)}
     return {
         "other_columns": {name: value for name, value in columns.items() if name not in hidden},
@@ -97,7 +97,7 @@ def _join_configuration(stored: Mapping[str, Any], contents: Mapping[str, str]) 
 
 
 def _split_configuration(configuration: Configuration) -> dict[str, object]:
-    """Return the columns of a configuration: the contents of files apart, by mount path, to be encrypted."""
+    """Return the columns of a configuration. The contents of files are apart, by mount path, to be encrypted."""
     plain = configuration.with_ids(configuration).model_dump(by_alias=True, exclude_defaults=True)
     contents = {mount["target"]: mount.pop("content", "") for mount in plain.get("mounts", ()) if "content" in mount}
     return {"configuration": plain, "files": orjson.dumps(contents).decode() if contents else None}
@@ -211,10 +211,10 @@ async def is_app_name_taken(connection: Connection, app_name: str) -> bool:
 
 
 async def select_names(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
-    """Return a name of each of these applications by id, without those that do not exist.
+    """Return an unambiguous name of each of these applications by id, without those that do not exist.
 
-    Where its name leads to another application too, the project and the environment stand before it, as
-    PROJECT/ENVIRONMENT/NAME; if even that is shared, the container name stands behind it, as NAME (CONTAINER).
+    If another application has the same name, it is PROJECT/ENVIRONMENT/NAME; if that is shared too, NAME (CONTAINER),
+    with the container name.
     """
     rows = await connection.fetch(
         """
@@ -302,9 +302,9 @@ async def lock_row(connection: Connection, application_id: str) -> None:
 
 
 async def lock_all(connection: Connection, application_ids: Collection[str]) -> dict[str, Desired]:
-    """Lock the queues of these applications, in the order of their ids; return the desired states of those there are.
+    """Lock the queues of these applications, in the order of their ids. Return the desired states of those that exist.
 
-    An application that is being deleted is one of them.
+    An application that is being deleted still exists.
     """
     rows = await connection.fetch(
         """
@@ -461,7 +461,8 @@ async def unbind_engine(connection: Connection, application_id: str) -> None:
 async def delete_application(connection: Connection, application_id: str) -> None:
     """Delete the application and all that depends on it. The caller holds the lock of its queue.
 
-    Its deployments leave their ends with their deliveries, which other applications share: these are locked in order.
+    When its deployments are deleted, a trigger writes their ends to their deliveries, which other applications share.
+    So the deliveries are locked first, in order.
     """
     await connection.execute(
         """

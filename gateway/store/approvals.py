@@ -21,7 +21,7 @@ _COLUMNS = """
     changes, fingerprint, rule, askers, created_at, deadline_at, passed_at, closed_at
 """
 
-# Of the configuration that a deployment is made from, as it is stored: a change of what is encrypted shows too.
+# A hash of the stored configuration that a deployment is made from. It also changes with the encrypted values.
 _FINGERPRINT = """
     SELECT md5(jsonb_build_array(a.configuration, a.environment::text, a.files::text, a.base::text,
                                  e.variables::text, p.variables::text)::text)
@@ -45,7 +45,7 @@ _MAX_CLOSED = 100  # of one gate of an application
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked anew: who may answer and until when, and what would change."""
+    """A new question: who may answer, until when, and what would change."""
 
     gate_id: str
     gate_name: str
@@ -102,10 +102,11 @@ async def select_askers(connection: Connection, deployment_id: str) -> list[tupl
 async def reuse_open(
     connection: Connection, candidate: Candidate, question: Question
 ) -> tuple[str | None, frozenset[str]]:
-    """Let the open approval of the same digest and configuration be asked by this deployment too; return its id.
+    """Reuse the open approval of the same digest and configuration for this deployment, and return its id, or None.
 
-    One that a deployment asked which has ended is not reused, unless it was superseded. Any other is closed: returned
-    is who asked for its deployment, if this one has taken its place, since they have asked for this one too.
+    An approval of an ended deployment is reused only if that was superseded. All other open approvals of the gate are
+    closed. Also returns the askers of the closed ones whose deployment this one has replaced, since they count as
+    askers of this deployment too.
     """
     deployment = candidate.deployment
     found = await connection.fetchval(
@@ -175,7 +176,7 @@ async def insert_approval(connection: Connection, candidate: Candidate, question
 
 
 async def delete_surplus(connection: Connection, application_id: str, gate_id: str) -> None:
-    """Forget what the gate asked long ago: the tag of a deployment that waits may move very often."""
+    """Delete old questions of the gate, since the tag of a waiting deployment may move very often."""
     await connection.execute(
         f"""
         DELETE FROM approvals
@@ -192,7 +193,7 @@ async def delete_surplus(connection: Connection, application_id: str, gate_id: s
 
 
 async def mark_passed(connection: Connection, approval_id: str) -> None:
-    """Note that its gate lets the deployment pass: a rejection comes too late now."""
+    """Record that the gate has let the deployment pass, after which a rejection comes too late."""
     await connection.execute("UPDATE approvals SET passed_at = now() WHERE approval_id = $1", approval_id)
 
 
@@ -227,9 +228,9 @@ async def select_approval(connection: Connection, approval_id: str, *, lock: boo
 async def select_waiting(
     connection: Connection, page: Page, application_id: str | None = None, *, only: Collection[str] | None = None
 ) -> list[Approval]:
-    """Return a page of what deployments that have not ended wait for, or have waited for, the newest first.
+    """Return a page of the open approvals of deployments that have not ended, the newest first.
 
-    It is of all applications, of one, or of `only` these.
+    They are of all applications, of one, or of `only` these.
     """
     rows = await connection.fetch(
         f"""
@@ -282,7 +283,7 @@ async def _with_answers(connection: Connection, rows: Sequence[asyncpg.Record]) 
 
 
 def _approver(row: asyncpg.Record) -> Approver:
-    """Return who answered, with the permission that the key has now: none if it was revoked, or is gone."""
+    """Return the person who answered, with the key's present permission: none if the key was revoked or is gone."""
     if not str(row["approver"]).startswith("key:"):
         permission = Permission.ADMIN if str(row["approver"]).startswith("cli:") else None
     else:
@@ -293,14 +294,14 @@ def _approver(row: asyncpg.Record) -> Approver:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What became of an approval meanwhile. `now` is the time of the database."""
+    """The present state of what an approval is about. `now` is the time of the database."""
 
     now: datetime
     status: Status
     #: who asked for the deployment last, as `approver`
     asked_by: str | None
     asked_key: str | None
-    #: whether the stored configuration is the one it was asked about
+    #: whether the stored configuration is the one that the approval is about
     configured_alike: bool
     #: the digest that the gate asks about now, None if it asks nothing
     asked_now: str | None
@@ -328,7 +329,7 @@ async def select_situation(connection: Connection, approval: Approval) -> Situat
 
 
 async def select_holder(connection: Connection, approver: Approver) -> Approver:
-    """Return who the approver is: a key that `gateway open` made stands for who ran that."""
+    """Return the approver: for a key that `gateway open` made, the person who ran the command."""
     row = await connection.fetchrow(
         """
         SELECT k.held_by, coalesce(h.name, substr(k.held_by, 5)) AS name,
@@ -347,7 +348,7 @@ async def select_holder(connection: Connection, approver: Approver) -> Approver:
 
 
 async def chose_name(connection: Connection, approver: Approver) -> bool:
-    """Tell whether the key is that of somebody who signs in at an identity provider, under a name of their choice."""
+    """Tell whether the key belongs to a person who signs in at an identity provider, and may have chosen the name."""
     return bool(
         await connection.fetchval(
             "SELECT EXISTS (SELECT FROM oidc_people WHERE 'key:' || key_id = $1)", approver.identity
@@ -356,7 +357,7 @@ async def chose_name(connection: Connection, approver: Approver) -> bool:
 
 
 async def lock_deployment(connection: Connection, deployment_id: str) -> None:
-    """Lock the row of a deployment, before that of its approval: as a rollout does that asks."""
+    """Lock the row of a deployment. As in a rollout that asks, this comes before the lock of its approval."""
     await connection.execute("SELECT FROM deployments WHERE deployment_id = $1 FOR NO KEY UPDATE", deployment_id)
 
 

@@ -1,8 +1,8 @@
 """Back up the database while gateways serve: all tables, as of one moment, into one sealed file.
 
-The rows are read with COPY in one snapshot, and not by pg_dump: that has to be as new as the server, which is often
-somebody else's, and it restores only with psql, which runs whatever a file says. Here the schema comes from this
-program's own migrations, and a file holds nothing but rows.
+The rows are read with COPY in one snapshot, not by pg_dump. pg_dump must be as new as the server, which is often not
+under the gateway's control, and its files are restored by psql, which runs whatever they contain. Here the schema comes
+from this program's own migrations, and the file contains only rows.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ _LEAST_PASSPHRASE: Final = 12  # characters
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What is known of a backup that was read to its end: its size in bytes, and the rows of each table."""
+    """What is known of a backup after it was read to its end: `size` in bytes, `rows` as the number of each table."""
 
     version: str
     schema: int
@@ -61,7 +61,7 @@ class Backup:
 
 
 def require_passphrase(text: str) -> str:
-    """Return it. Raises InvalidInput for one that is too short to protect anything."""
+    """Return the passphrase. Raises InvalidInput if it is too short to protect anything."""
     if len(text) < _LEAST_PASSPHRASE:
         raise InvalidInput(f"the passphrase of a backup has at least {_LEAST_PASSPHRASE} characters")
     return text
@@ -95,15 +95,15 @@ async def write_backup(
 
 @contextmanager
 def _draft(target: Path) -> Iterator[tuple[Path, int]]:
-    """Yield a new file beside the target, locked as long as it is written, and delete it unless it got another name.
+    """Yield a new file beside the target, locked while it is written, and delete it unless it got another name.
 
-    What a backup left that was killed is deleted before: nobody holds its lock.
+    Before that, files that killed backups left are deleted: nobody holds their lock.
     """
     _delete_abandoned(target)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with suppress(OSError):  # a file system without locks: there, nothing that was left is deleted either
+        with suppress(OSError):  # a file system without locks, where abandoned files are not deleted either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield draft, descriptor
     finally:
@@ -173,7 +173,7 @@ async def _write(pool: Pool, keys: Sequence[bytes], file: IO[bytes], passphrase:
 
 @asynccontextmanager
 async def _snapshot(pool: Pool) -> AsyncIterator[tuple[Connection, list[Table]]]:
-    """Yield a connection that sees one moment, and the tables, which nobody renames or drops meanwhile."""
+    """Yield a connection with a snapshot, and the tables, which nobody can rename or drop meanwhile."""
     async with pool.acquire() as connection:
         if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
             raise Conflict("there is nothing to back up: the database has no schema")
@@ -190,9 +190,9 @@ async def _snapshot(pool: Pool) -> AsyncIterator[tuple[Connection, list[Table]]]
 
 
 async def _begin(connection: Connection) -> bool:
-    """Begin the snapshot, with locks that writers do not meet; return False if one of them was not free.
+    """Begin the snapshot, with locks that do not conflict with writers. Return False if a lock was not free.
 
-    The locks come first: the snapshot is as of the first statement after them.
+    The locks are taken first, since the snapshot is as of the first statement after them.
     """
     names = [table.name for table in await select_tables(connection)]
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -216,9 +216,9 @@ def quoted(name: str) -> str:
 
 
 async def select_tables(connection: Connection) -> list[Table]:
-    """Return the tables beside the ledger with their columns, each after those that it refers to.
+    """Return all tables but the ledger with their columns, each after the tables that it refers to.
 
-    Parts of the inbox are read with the inbox itself. Tables of an extension are its own.
+    Parts of the inbox are left out, since they are read with the inbox itself. So are the tables of extensions.
     """
     rows = await connection.fetch(
         """
@@ -241,7 +241,7 @@ async def select_tables(connection: Connection) -> list[Table]:
 
 
 def in_order(after: dict[str, Iterable[str]]) -> list[str]:
-    """Return the names, each after those that it refers to. Raises ValueError where there is a circle."""
+    """Return the names, each after the names that it refers to. Raises ValueError if they refer to each other."""
     placed: dict[str, None] = {}
     while len(placed) < len(after):
         ready = [name for name, others in after.items() if name not in placed and set(others) <= placed.keys()]
@@ -252,7 +252,7 @@ def in_order(after: dict[str, Iterable[str]]) -> list[str]:
 
 
 def verify_backup(path: Path, passphrase: str) -> Backup:
-    """Read a backup to its end, and change nothing. Raises InvalidInput if anything of it is not as it was written."""
+    """Read a backup to its end without changing anything. Raises InvalidInput if it is not as it was written."""
     with open_backup(path) as file:
         reader = SealedReader.of(file)
         reader.unlock(passphrase)
@@ -260,7 +260,7 @@ def verify_backup(path: Path, passphrase: str) -> Backup:
 
 
 def open_backup(path: Path) -> IO[bytes]:
-    """Raises InvalidInput, also for a pipe: a backup is read twice."""
+    """Open a backup for reading. Raises InvalidInput, also for a pipe, since a backup is read twice."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it waits for no writer
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The objects of declarations: found by their names, locked, and remembered where a declaration made them."""
+"""The objects of declarations: finds and locks them by name, and records which declaration made them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ async def lock(connection: Connection, kind: Kind, object_id: str) -> None:
 
 
 async def lock_name(connection: Connection, kind: Kind, name: str, inside: str | None) -> None:
-    """Let nobody else make an object of this name for a declaration until the transaction ends."""
+    """Lock this name against another declaration that makes an object of it, until the transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 8))", f"{kind}/{inside}/{name}")
 
 
@@ -89,7 +89,7 @@ _NAMED = f"""
 async def select_referred(connection: Connection, reference: str) -> list[str]:
     """Return the applications with this name, PROJECT/ENVIRONMENT/NAME or id; where one has more of it, only that.
 
-    The default project has its first name as well, in case that somebody renamed it.
+    The default project is also found by its original name, in case that somebody renamed it.
     """
     rows = await connection.fetch(
         f"""

@@ -62,7 +62,7 @@ async def insert_delivery(
 
 
 async def select_first_received(connection: Connection, delivery_ids: Sequence[str]) -> datetime | None:
-    """Return when the first of these deliveries came; None where there is none, or none any more."""
+    """Return when the first of these deliveries came. None if there is none, or none is kept any more."""
     received: datetime | None = await connection.fetchval(
         "SELECT min(received_at) FROM deliveries WHERE delivery_id = ANY($1)", delivery_ids
     )
@@ -70,7 +70,7 @@ async def select_first_received(connection: Connection, delivery_ids: Sequence[s
 
 
 async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:
-    """Record why the deliveries of this deployment deploy nothing. One that caused nothing else becomes ignored."""
+    """Record why the deliveries of this deployment deploy nothing. Those that caused nothing else become ignored."""
     await connection.execute(
         """
         UPDATE deliveries d
@@ -92,11 +92,11 @@ async def ignore_deliveries(connection: Connection, deployment_id: str, ignored:
 async def claim_delivery_key(
     connection: Connection, endpoint_id: str, key: str, delivery_id: str, *, valid_for: timedelta | None
 ) -> str | None:
-    """Return the delivery that has the key already. None: this delivery has it now.
+    """Give this delivery the key, and return None; or return the delivery that has the key already.
 
-    Concurrent deliveries of one key wait for each other. A key is valid for `valid_for`, or as long as its delivery is
-    kept. One that was seen further in the future than that was stored before the clock was set back. Raises NotFound if
-    the endpoint was deleted meanwhile.
+    Concurrent deliveries with one key wait for each other. A key is valid for `valid_for`, or as long as its delivery
+    is kept. A key that was seen further in the future than `valid_for` is not valid, since the clock was set back after
+    that. Raises NotFound if the endpoint was deleted meanwhile.
     """
     row = await connection.fetchrow(
         """
@@ -125,7 +125,7 @@ async def claim_delivery_key(
 
 
 async def reassign_delivery_key(connection: Connection, endpoint_id: str, key: str, delivery_id: str) -> None:
-    """Give the key of an earlier delivery to this one."""
+    """Move the key from an earlier delivery to this one."""
     await connection.execute(
         "UPDATE delivery_keys SET delivery_id = $3, seen_at = now() WHERE endpoint_id = $1 AND key = $2",
         endpoint_id,

@@ -1,7 +1,7 @@
 """The size of the inbox, measured in spans of ten minutes, so that no statement reads all of it.
 
-A span is measured when it is new, and from time to time again, since rows may go by other ways. What is to make room is
-measured just before.
+A span is measured when it is new, and again from time to time, since rows are also deleted for other reasons. A span
+whose deliveries are to be deleted to make room is measured just before.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,14 +11,14 @@ from gateway.store.database import Connection
 SPAN = timedelta(minutes=10)
 _ROW = 1000  # bytes of a delivery beside its body
 _AT_ONCE = 1000  # rows for one statement
-_READ_TIMEOUT = 600.0  # seconds: as much is read as is dropped then
+_READ_TIMEOUT = 600.0  # seconds, for reading all of a part that is about to be dropped
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _BEGINS = f"date_bin('{SPAN.seconds} seconds', received_at, '2000-01-01 00:00:00+00')"
 
 
 def span_of(moment: datetime) -> datetime:
-    """Return the begin of the span that contains this moment."""
+    """Return the beginning of the span that contains this moment."""
     return moment - (moment - _EPOCH) % SPAN
 
 
@@ -68,7 +68,7 @@ async def select_size(connection: Connection) -> int:
 
 
 async def select_size_of_part(connection: Connection, name: str, most: int) -> int | None:
-    """Return the bytes of a part of the inbox; None if it has far more than `most`: so much is not read."""
+    """Return the bytes of a part of the inbox. None if they are far more than `most`, since so much is not read."""
     size: int | None = await connection.fetchval(
         f"""
         SELECT CASE WHEN pg_table_size('{name}') <= 2 * $1::bigint
@@ -88,7 +88,7 @@ async def select_oldest(connection: Connection) -> datetime | None:
 
 
 async def delete_oldest(connection: Connection, excess: int, before: datetime) -> None:
-    """Delete the oldest deliveries before a moment until so many bytes are free; a thousand at most."""
+    """Delete the oldest deliveries before a moment until `excess` bytes are free, at most a thousand deliveries."""
     await connection.execute(
         """
         DELETE FROM deliveries

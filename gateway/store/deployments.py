@@ -37,7 +37,10 @@ def from_row(row: asyncpg.Record) -> Deployment:
 async def select_abandoned(
     connection: Connection, deployment_ids: Collection[str], as_of: datetime
 ) -> dict[str, tuple[str, str]]:
-    """Return those that had ended by then and whose application has nothing under way: its id and container name."""
+    """Return those deployments that ended before `as_of` and whose application has no running deployment or open swap.
+
+    By deployment: the application's id and container name.
+    """
     rows = await connection.fetch(
         """
         SELECT d.deployment_id, a.application_id, a.app_name
@@ -56,7 +59,7 @@ async def select_abandoned(
 
 
 async def select_known(connection: Connection, deployment_ids: Sequence[str]) -> set[str]:
-    """Return those of the ids that are of a deployment."""
+    """Return those of the ids that belong to a deployment in the database."""
     rows = await connection.fetch(
         "SELECT deployment_id FROM deployments WHERE deployment_id = ANY($1)", list(deployment_ids)
     )
@@ -64,7 +67,10 @@ async def select_known(connection: Connection, deployment_ids: Sequence[str]) ->
 
 
 async def is_older_than(connection: Connection, deployment: Deployment, made_by: str) -> bool:
-    """Tell whether it was requested before the database was restored, and what this deployment made came later."""
+    """Tell whether `deployment` was requested before the database was restored, and `made_by` is not in the backup.
+
+    `made_by` is the id of the deployment that made what serves.
+    """
     return bool(
         await connection.fetchval(
             """
@@ -126,7 +132,7 @@ async def clear_logs(connection: Connection, application_id: str) -> None:
 
 
 async def select_seconds_since_request(connection: Connection, deployment_id: str) -> float:
-    """Return the seconds since the last request, or since gates that made it wait let it pass."""
+    """Return the seconds since the last request, or since the gates where the deployment waited let it pass."""
     return float(
         await connection.fetchval(
             "SELECT extract(epoch FROM now() - greatest(requested_at, passed_gates_at)) FROM deployments"
@@ -256,10 +262,10 @@ async def select_reference_of(connection: Connection, application_id: str, diges
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is there beside a deployment and its application."""
+    """What the database has about a deployment, beside its row and its application."""
 
-    #: the container or service that each deployment let serve, by deployment. It is None for a deployment that is
-    #: queued or runs, and for what serves if an older gateway deployed it
+    #: by deployment, the id of the container or service that it let serve. None for a queued or running deployment, and
+    #: for the serving one if an older gateway deployed it
     recorded: dict[str, str | None]
     #: the deliveries that caused the deployment
     deliveries: Sequence[str]

@@ -1,6 +1,6 @@
 """Encryption of stored secrets: AES-256-GCM, with the place of a secret as associated data.
 
-The library for that takes seven megabytes: it is loaded for the first secret.
+The cryptography library takes seven megabytes of memory, so it is loaded with the first secret.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def mark_of(key: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Cipher:
-    """One key. Its number only tells which key to try first: two may have the same, and the oldest secrets have 1."""
+    """One key. Its number only tells which key to try first: two keys may share it, and the oldest secrets have 1."""
 
     number: int
     aead: "AESGCM"

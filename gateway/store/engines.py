@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What answered at a server. `recovered`: what waited for the engine is to be tried again."""
+    """An engine that answered at a server. `recovered`: the deployments that waited for it are to be retried."""
 
     engine_id: str
     server_id: str | None
@@ -48,7 +48,7 @@ LAST_SEEN = """
 """
 
 
-#: whether an application `a` is at one of the servers $2, where '' stands for the gateway's own engine: by its index
+#: whether an application `a` is at one of the servers $2, where '' stands for the gateway's own engine. Uses an index
 AT_SERVERS = "(a.server_id = ANY($2::text[]) OR (a.server_id IS NULL AND '' = ANY($2::text[])))"
 
 
@@ -80,7 +80,7 @@ async def upsert_engine(
     )
 
 
-#: of an application that no engine runs yet, where no engine is known
+#: the platform of an application before any engine is known
 USUAL_PLATFORM = "linux/amd64"
 
 
@@ -113,7 +113,7 @@ async def upsert_seen(connection: Connection, seen: Sequence[Seen]) -> None:
     places = [one for _, one in rows]
     registered = [one for one in places if one.server_id is not None]
     if registered:
-        # Before its address, as whoever removes the server does.
+        # The row of the server comes before that of its address: the removal of a server locks them in the same order.
         await connection.execute(
             """
             UPDATE servers s

@@ -1,4 +1,4 @@
-"""Since when a digest has been out: one clock for a digest of a repository, whoever asks."""
+"""When each digest of a repository was first seen. All applications and gates share this time."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from gateway.model.reference import Digest, Repository
 from gateway.store.database import Connection
 
-#: for how long a digest is remembered that nobody asks about; longer than any rule may want it to be out
+#: for how long a digest is kept that nobody asks about: longer than the longest maturity that a rule may require
 KEPT = timedelta(days=400)
 _MOST = 200_000  # rows
 _AT_ONCE = 1000
@@ -32,11 +32,10 @@ async def select_first_seen(
 ) -> FirstSeen:
     """Return when the digest was first seen, which is now if it never was before.
 
-    A deployment of the application that has ended saw it too. A time to come is none at which it was seen: the clock
-    has been set back since. Only what the registry answered counts: the digest that a
-    webhook names may not be out yet.
+    An ended deployment of the application has seen it too. A time in the future does not count, since the clock was set
+    back after it. A digest counts only once the registry has answered with it: what a webhook names may not be out yet.
     """
-    # clock_timestamp(): where two ask first at once, now() of the later one to write may be the earlier time
+    # clock_timestamp(): when two transactions ask first at once, now() of the one that writes later may be earlier.
     row = await connection.fetchrow(
         """
         WITH deployed AS (
@@ -63,7 +62,7 @@ async def select_first_seen(
 async def delete_unused(connection: Connection) -> bool:
     """Forget digests that nobody has asked about for long, and the most unused beyond 200,000.
 
-    One that a deployment waits for stays. Return whether there may be more.
+    A digest that a deployment waits for stays. Returns whether there may be more to delete.
     """
     done = await connection.execute(
         f"""

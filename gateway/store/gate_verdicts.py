@@ -1,4 +1,4 @@
-"""What gates answered about deployments, and what people let pass. A write changes nothing for a stale owner."""
+"""The answers of gates about deployments, and the overrides by people. A write changes nothing for a stale owner."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class Known:
     now: datetime
     #: since when the gate has been asked about this digest
     first_asked: Mapping[str, datetime]
-    #: what passed for the same, and still holds
+    #: recorded answers about this digest and configuration that passed and still hold, so that the gate is not asked
     kept: Mapping[str, GateVerdict]
     overrides: Mapping[str, Override]
     #: the gates that a person was invited to answer for, with this digest and configuration
@@ -79,7 +79,7 @@ class Known:
     served_before: bool
 
 
-# Whether an override `o` is about this configuration: gates have not answered about another one since it was made.
+# Whether an override `o` is for this configuration: no recorded answer is about another configuration.
 _ABOUT = """
     NOT EXISTS (SELECT FROM gate_verdicts v WHERE v.deployment_id = o.deployment_id AND v.spec_hash <> {})
 """
@@ -122,8 +122,8 @@ async def select_evidence(connection: Connection, candidate: Candidate, setting:
 async def select_known(connection: Connection, candidate: Candidate, settings: Sequence[GateSetting]) -> Known:
     """Return what is known about the candidate, by gate.
 
-    A gate was first asked about a digest for this deployment, or for one that it superseded, at once or by others.
-    Where the clock has been set back since a gate answered, nobody knows for how long the answer holds.
+    The first time that a gate was asked about the digest may belong to a deployment that this one superseded, directly
+    or through others. If the clock was set back since a gate answered, the answer does not count as still holding.
     """
     deployment, repository = candidate.deployment, str(candidate.reference.repository)
     (facts,) = await connection.fetch(
@@ -198,8 +198,8 @@ async def upsert_verdicts(
 ) -> bool:
     """Record the last answers of all gates of a deployment; return False for a stale owner.
 
-    Deleted are answers of gates that do not apply any more, and overrides that were for another configuration. When
-    nothing is unknown any more, the time for retries begins anew.
+    Deletes answers of gates that no longer apply, and overrides that were for another configuration. If no answer is
+    unknown any more, the deadline for retries begins anew.
     """
     deployment = candidate.deployment
     passes = all(decision.verdict is Verdict.PASSED for _, decision in decisions)
@@ -284,7 +284,7 @@ def storable(evidence: Mapping[str, Any]) -> dict[str, Any]:
 async def select_overrides(
     connection: Connection, deployment_id: str, *, spec_hash: str | None = None
 ) -> list[Override]:
-    """Return what people let a deployment pass: all, or with this configuration."""
+    """Return the overrides of a deployment: all, or those for this configuration."""
     rows = await connection.fetch(
         f"""
         SELECT gate_id, name, digest, reason, overridden_by, created_at
@@ -301,7 +301,7 @@ async def select_overrides(
 async def insert_override(
     connection: Connection, deployment: Deployment, verdicts: Collection[GateVerdict], reason: str
 ) -> None:
-    """Let a deployment pass the gates of these verdicts, with the image that they are about; the first reason stays."""
+    """Let a deployment pass the gates of these verdicts with the image that they are about. Earlier overrides stay."""
     await connection.execute(
         """
         INSERT INTO gate_overrides (deployment_id, application_id, gate_id, digest, name, reason)
@@ -319,7 +319,7 @@ async def insert_override(
 
 
 async def copy_overrides(connection: Connection, ended: str, deployment_id: str) -> None:
-    """Let a deployment pass what an ended one was let pass, with the same image."""
+    """Copy the overrides of an ended deployment to another deployment of the same image."""
     await connection.execute(
         """
         INSERT INTO gate_overrides (deployment_id, application_id, gate_id, digest, name, reason, overridden_by)
@@ -337,7 +337,7 @@ async def copy_overrides(connection: Connection, ended: str, deployment_id: str)
 
 
 async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
-    """Let these deployments ask their gates at once, those that wait at one and those that ask now."""
+    """Make these deployments ask their gates again at once, both those that wait at a gate and those that ask now."""
     await connection.execute(
         """
         UPDATE deployments
@@ -356,9 +356,9 @@ async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
 async def wake_owned(connection: Connection, owner: Owner) -> None:
     """Wake the deployments that wait at a gate, of the applications that have the gates of this owner.
 
-    Those that run are woken too: they may have read the gates already, and wait at one in a moment. Locks those
-    applications, as whoever locks several deployments does first, and is called before approvals or gates are changed:
-    an approval is locked after its deployment.
+    Running deployments are woken too: they may have read the gates already, and wait at one in a moment. Locks the
+    applications before their deployments, as everywhere. Call this before approvals or gates are changed, since an
+    approval is locked after its deployment.
     """
     rows = await connection.fetch(
         """
@@ -387,9 +387,9 @@ async def select_wakes(connection: Connection, deployment_id: str) -> int:
 
 
 async def was_woken(connection: Connection, deployment: Deployment, wakes: int) -> bool:
-    """Return whether the deployment was woken since it had been woken so many times, and lock its row.
+    """Return whether the deployment was woken since `select_wakes` returned `wakes`, and lock its row.
 
-    The lock lets nobody wake it between this answer and the write that follows from it.
+    Because of the lock, nobody can wake it between this answer and the write that follows from it.
     """
     return bool(
         await connection.fetchval(

@@ -69,13 +69,13 @@ def _from_row(row: Row, vault: Vault) -> GateSetting:
 
 
 def _read(rows: Sequence[Row], vault: Vault) -> list[GateSetting]:
-    """Return the gates; one whose secret no key decrypts has the error instead."""
+    """Return the gates. A gate whose secret no key decrypts has the error in its place."""
     found = undecryptable.read_all(rows, lambda row: _from_row(row, vault), ["secret"])
     return [gate if why is None else replace(gate, unreadable=why) for gate, why in found]
 
 
 async def select_gates(connection: Connection, vault: Vault, owner: Owner) -> list[GateSetting]:
-    """Return the gates of an application, environment or project, and those that it inherits: not all of them apply."""
+    """Return the gates of an application, environment or project, with inherited ones, also those that do not apply."""
     rows = await connection.fetch(
         f"""
         WITH place AS (
@@ -129,13 +129,13 @@ _LOCK: Mapping[Level, str] = {
 
 
 async def lock_owner(connection: Connection, owner: Owner) -> None:
-    """Lock what gates are set on until the transaction ends. Raises NotFound."""
+    """Lock the application, environment or project until the transaction ends. Raises NotFound."""
     if not await connection.fetchval(_LOCK[owner.level], owner.owner_id):
         raise NotFound(f"{owner.level.capitalize()} not found")
 
 
 async def require_owner(connection: Connection, owner: Owner) -> None:
-    """Raises NotFound unless there is what gates are set on."""
+    """Raise NotFound unless the application, environment or project exists."""
     if not await connection.fetchval(_LOCK[owner.level].partition(" FOR ")[0], owner.owner_id):
         raise NotFound(f"{owner.level.capitalize()} not found")
 

@@ -10,7 +10,7 @@ from gateway.model.errors import Conflict, NotFound
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Page
 
-#: a group waits for further pushes for so many times its settling time at most
+#: a group waits for further pushes for at most so many times its settling time
 _PATIENCE = 10
 
 
@@ -21,7 +21,7 @@ class Group:
     group_id: str
     name: str
     description: str
-    #: seconds for which deployments of members are gathered; None: they are not
+    #: seconds without a further push after which gathered deployments go out; None: nothing is gathered
     settle: int | None
     created_at: datetime
     #: the waves of the members, by application
@@ -158,7 +158,7 @@ async def select_member_ids(connection: Connection, group_id: str) -> list[str]:
 
 
 async def select_settled(connection: Connection) -> list[str]:
-    """Return the groups whose gathered deployments go out now: none came for the settling time, or they waited long."""
+    """Return the groups whose gathered deployments go out now: no push came for the settling time, or one is old."""
     rows = await connection.fetch(
         f"""
         SELECT g.group_id

@@ -1,4 +1,4 @@
-"""What was decided on containers and services that ask for adoption by labels, and the applications that came of it."""
+"""Decisions on the containers and services that ask for adoption by labels, and the applications adopted so."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gateway.store.database import Connection
 from gateway.store.engines import AT_SERVERS, Place
 from gateway.store.queue import AT_GATE
 
-#: for how long what is gone from an engine is remembered: it may be between two names, or the list incomplete
+#: for how long a container is remembered that the engine no longer lists: it may be renamed, or the list incomplete
 _REMEMBERED = timedelta(minutes=10)
 _AT_SERVERS = AT_SERVERS.replace("a.", "o.")
 
@@ -23,7 +23,7 @@ _BUSY = f"""
 
 
 class Paused(StrEnum):
-    """Why the gateway let no push deploy an application that labels adopted."""
+    """Why pushes do not deploy an application that was adopted by labels."""
 
     MONITOR_ONLY = "monitor-only"
     UNLABELLED = "unlabelled"
@@ -32,9 +32,9 @@ class Paused(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on a container or service. Without an application it was left alone.
+    """What was decided on a container or service. Without an application, it was left alone.
 
-    `was_gone`: it was not among what carries a label, and may be again.
+    `was_gone`: an earlier list of what has a label did not contain it.
     """
 
     labels_hash: str
@@ -46,7 +46,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class LabelledApplication:
-    """An application that labels adopted. `missing_for`: since nothing with its name was seen."""
+    """An application that was adopted by labels. `missing_for`: for how long no container has had its name."""
 
     application_id: str
     app_name: str
@@ -159,7 +159,7 @@ async def select_same_named(connection: Connection, app_name: str, engine_id: st
 
 
 async def lock_object(connection: Connection, object_id: str) -> None:
-    """Let nobody else adopt this container or service by its labels until the transaction ends."""
+    """Lock this container or service against another adoption by labels until the transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 14))", object_id)
 
 
@@ -202,7 +202,7 @@ async def begin_decision(
 async def end_decision(
     connection: Connection, place: Place, object_id: str, *, application_id: str | None, reason: str = ""
 ) -> bool:
-    """Record what was decided; return whether the reason is another one than before."""
+    """Record the decision; return whether its reason differs from the one before."""
     before = await connection.fetchval(
         """
         SELECT reason FROM labelled_objects
@@ -228,7 +228,7 @@ async def end_decision(
 async def forget_gone(
     connection: Connection, engine_id: str, server_ids: Sequence[str | None], there: Collection[str]
 ) -> None:
-    """Forget, after a while, what the engine no longer has."""
+    """Delete, after a while, the decisions on what the engine no longer has."""
     at = [server_id or "" for server_id in server_ids]
     await connection.execute(
         f"""
@@ -285,7 +285,7 @@ async def upsert_application(
 
 
 async def mark_missing(connection: Connection, missing: Mapping[str, bool]) -> None:
-    """Record since when nothing with the application's name is there, or that something is again."""
+    """Record for each application that its container is missing since now, or that it is back."""
     await connection.execute(
         """
         UPDATE labelled_applications l
@@ -299,7 +299,7 @@ async def mark_missing(connection: Connection, missing: Mapping[str, bool]) -> N
 
 
 async def pause(connection: Connection, application_id: str, why: Paused, as_of: datetime) -> bool:
-    """Let no push deploy the application; False if a deployment has run since its engine was looked at.
+    """Keep pushes from deploying the application. Return False if a deployment has run since `as_of`.
 
     The caller holds the lock of its queue.
     """
@@ -337,7 +337,7 @@ async def resume(connection: Connection, application_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """What carries a label, and whether it was adopted. `application_id` is None where it was left alone."""
+    """A container or service with a label, and whether it was adopted: if not, `application_id` is None."""
 
     name: str
     server_id: str | None

@@ -14,11 +14,12 @@ from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN, Place
 from gateway.store.queue import INHERIT_RELEASE
 
-#: takeovers after which a deployment whose gateway ended is suspected to end its gateways
+#: takeovers from which a deployment is a suspect: its gateways may have ended because of it
 SUSPECT = 3
 _TOGETHER = 32  # suspects that a gateway runs at once
 
-#: whether the queued deployment `d`, which belongs to no release, waits for one: it goes first, or is being gathered
+#: whether the queued deployment `d`, which belongs to no release, waits for one: for the open release of its
+#: application, or because its group is gathering pushes
 HELD = """
     (
         EXISTS (SELECT FROM release_members m WHERE m.application_id = d.application_id AND m.open)
@@ -30,28 +31,28 @@ HELD = """
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A deployment that may be claimed. `engine_id` is what its application is bound to, None before that."""
+    """A deployment that may be claimed. `engine_id` is its application's engine, None before that is bound to one."""
 
     deployment_id: str
     engine_id: str | None
     server_id: str | None
-    #: for how long it could have been claimed
+    #: for how long it has been due
     waited: timedelta
-    #: whether its owner fell silent
+    #: whether it is running and its lease has expired
     silent: bool
-    #: how many suspects the gateway may begin, this one and those before it included; None for no suspect
+    #: for a suspect, how many suspects the gateway may claim now, including those before it; None for others
     room: int | None
 
 
-# Asked once in a statement: mostly there is no release and no group, and nothing is asked for each deployment.
+# Evaluated once in a statement. Mostly there is no open release and no gathering group, and HELD need not be evaluated.
 _ANY_HELD = """
     EXISTS (SELECT FROM release_members WHERE open) OR EXISTS (SELECT FROM group_members WHERE gathers)
 """
 
 
-# A gateway that is killed leaves many deployments, and mostly none of them was the cause: so suspects run together. One
-# whose next gateway ends too then runs beside no other suspect, before the takeover after which it is only put back.
-# The claim counts the takeover, so what runs has one more than when it was due.
+# A killed gateway leaves many running deployments, and mostly none of them was the cause. So suspects run together at
+# first. A suspect with a further takeover runs beside no other suspect, before the takeover after which it is only put
+# back. The claim itself counts a takeover, so a running deployment has one more than when it was due.
 def _running(least: int) -> str:
     return f"""
         SELECT FROM deployments r
@@ -78,11 +79,11 @@ _WAITING = """
 
 
 async def select_due(connection: Connection, owner: str, *, limit: int, offset: int = 0) -> list[Due]:
-    """Return what is due, in the order in which it is to be claimed.
+    """Return the due deployments, in the order in which they are to be claimed.
 
-    A deployment whose lease expired comes first: its owner is silent, and no call of it can still be open. One that was
-    taken over several times may be what ends its gateways: those with the fewest takeovers come first, so that a
-    deployment that only ran beside it gets done. Then comes what has waited longest.
+    Deployments with an expired lease come first: no call of the silent owner can still be open. Of these, the ones with
+    the fewest takeovers come first. A deployment with many may be what ends its gateways, and those that only ran
+    beside it must get done before. Then come the queued deployments, the longest due first.
     """
     rows = await connection.fetch(
         f"""
@@ -113,13 +114,12 @@ async def select_due(connection: Connection, owner: str, *, limit: int, offset: 
 async def claim_deployments(
     connection: Connection, owner: str, engines: Mapping[str, str], lease: timedelta
 ) -> list[Deployment | None]:
-    """Claim those of these deployments that are still due, and bind their applications; `engines` is by deployment.
+    """Claim those of the chosen deployments that are still due, and bind their applications to their engines.
 
-    A row that cannot be read is ended, and None stands for it.
-    What is due was not held up: a release that begins meanwhile takes the queued deployments of its members with it.
-    An application is bound to an engine only once that is recorded.
-    Of the suspects, the caller chooses no more than there is room for. The lock of the application's queue is taken
-    too; a locked one is skipped.
+    `engines` maps the chosen deployments to engine ids. An application is bound only to an engine that has a row. The
+    caller chooses no more suspects than `Due.room` allows. HELD is not checked again: a release that begins meanwhile
+    takes the queued deployments of its members with it. The queues of the applications are locked; a queue that is
+    already locked is skipped. A row that cannot be read is ended as failed, and None is returned in its place.
     """
     rows = await connection.fetch(
         f"""
@@ -165,7 +165,7 @@ async def claim_deployments(
             claimed.append(from_row(row))
         except (ValueError, GatewayError) as error:
             claimed.append(None)
-            # It would block all others for ever.
+            # Left as it is, the row would fail every later claim.
             await _end_unreadable(connection, row["deployment_id"], error)
     return claimed
 
@@ -209,7 +209,7 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
 
 
 async def select_overlong(connection: Connection) -> bool:
-    """Tell whether a lease or a monitor window lasts longer than its length from now on: the clock was set back."""
+    """Tell whether a lease or a monitor window ends later than its length from now, so that the clock was set back."""
     return bool(
         await connection.fetchval(
             """
@@ -221,9 +221,9 @@ async def select_overlong(connection: Connection) -> bool:
 
 
 async def shorten_leases(connection: Connection) -> None:
-    """Shorten leases that last longer than their length from now on: there, the clock was set back.
+    """Shorten the leases that end later than their length from now, because the clock was set back.
 
-    A live owner renews its lease in time.
+    This is safe, since a live owner renews its lease in time.
     """
     await connection.execute(
         """
@@ -267,13 +267,13 @@ async def update_wait(connection: Connection, deployment_id: str, epoch: int, wa
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What follows from the end of a deployment is decided by this."""
+    """What the caller needs to know to do what follows from the end of a deployment."""
 
     #: the image, as written, that becomes the application's once the deployment serves it, None for none
     image: str | None
-    #: whether the subscription to the former tag changes with it
+    #: whether the subscription to the image moves to the new tag
     moves_subscription: bool
-    #: the application's image, as written
+    #: the application's image before, as written
     present_image: str | None
     #: whether the deployment has ever opened a swap
     opened_swap: bool
@@ -290,10 +290,10 @@ async def finish_deployment(
     closes_swap: bool,
     closes_watch: bool | None,
 ) -> Finished | None:
-    """Record the outcome and what ran, encrypted, once; return None for a stale owner, who changes none of that.
+    """Record the outcome and the encrypted version that ran. Return None, and change nothing, for a stale owner.
 
-    Closes the swap, and the monitor window of the version before; with `closes_watch` None that one only if the
-    deployment has opened a swap. The images of the application are checked soon, whoever owns the deployment.
+    With `closes_swap`, deletes the swap. With `closes_watch`, closes the monitor window of the version before; None
+    closes it only if the deployment has opened a swap. The images of the application are checked soon in any case.
     """
     row = await connection.fetchrow(
         """
@@ -368,9 +368,9 @@ async def postpone_deployment(
 
 
 async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
-    """Supersede a deployment that would be postponed while a newer one is queued, which takes its place in a release.
+    """Supersede a deployment, instead of postponing it, because a newer one is queued. Return False for a stale owner.
 
-    Returns False for a stale owner.
+    The newer deployment takes its place in a release.
     """
     return bool(
         await connection.fetchval(
@@ -392,10 +392,10 @@ async def yield_to_successor(connection: Connection, deployment: Deployment, suc
 
 
 async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
-    """Mark a queued deployment as requested by a person, since it takes over such a request.
+    """Mark a queued deployment as forced, since it takes over a person's request.
 
-    A rollback stays what it is: it brings back another version than the person asked for.
-    `replaces`: the request was for a new container even of the same image.
+    A queued rollback is not marked, since it brings back another version than the person requested. `replaces`: the
+    request was for a new container, even of the same image.
     """
     await connection.execute(
         """
@@ -409,12 +409,12 @@ async def inherit_force(connection: Connection, successor: str, *, replaces: boo
     )
 
 
-# One of a release that moves waits without an owner, and is not queued.
+# Whether no gateway works on the deployment `w`. In a release that swaps, it waits as `running` without an owner.
 _UNOWNED = "(w.status = 'queued' OR w.status = 'running' AND w.claimed_by IS NULL)"
 
 
 async def mark_waiting(connection: Connection, server_id: str | None, engine_id: str | None, reason: Reason) -> None:
-    """Record for the deployments of a server's engine that nobody works on what they wait for."""
+    """Record the reason why the deployments of a server's engine wait, for those that no gateway works on."""
     await connection.execute(
         f"""
         UPDATE deployments d
@@ -439,7 +439,7 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
 async def wake_waiting(connection: Connection, places: Collection[Place], codes: Sequence[Code]) -> None:
     """Make due the deployments at these places that wait for the engine or have an open swap.
 
-    They wait for the engine no longer, but perhaps for a slot: the reason of those that nobody works on is forgotten.
+    The reason of those that no gateway works on is cleared: they no longer wait for the engine, but perhaps for a slot.
     """
     await connection.execute(
         """
@@ -475,7 +475,7 @@ async def wake_waiting(connection: Connection, places: Collection[Place], codes:
 
 
 async def mark_stranded(connection: Connection, silent: timedelta) -> None:
-    """Record for the deployments of an engine that no gateway reaches when it was last reached."""
+    """Give the waiting deployments of engines that no gateway reaches a reason: when the engine was last reached."""
     await connection.execute(
         f"""
         UPDATE deployments d

@@ -42,7 +42,7 @@ class Found:
 class _Table:
     """Where a noun is stored. Of `names`, an earlier column decides before a later one; `shown` is the name to show.
 
-    `full` is an expression for a name with slashes in it, which is that of one object among all.
+    `full` is an expression for the full name with slashes, which is unique.
     """
 
     table: str
@@ -130,9 +130,9 @@ def _limited(noun: Noun, grants: Grants | None) -> tuple[str, list[list[str]]]:
 async def select_meant(
     connection: Connection, noun: Noun, word: str, most: int, grants: Grants | None = None
 ) -> list[Found]:
-    """Return what the word means: what has this id, else this name, else this full name, else an id that begins so.
+    """Return the objects with this id, else with this name, else with this full name, else whose id begins with it.
 
-    With grants, what they do not cover is as if it were not there.
+    With grants, objects that these do not cover are treated as if they did not exist.
     """
     of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     matches = [f"{column} = $1" for column in (of.id, *of.names)]
@@ -161,9 +161,10 @@ async def select_meant(
 async def select_beginning(
     connection: Connection, noun: Noun, start: str, most: int, grants: Grants | None = None
 ) -> list[Found]:
-    """Return what has a name, or else an id, that begins so: by name in any case, or the newest of what has no name.
+    """Return objects with a name or an id that begins with `start`.
 
-    With grants, only what they cover.
+    They are ordered by name, regardless of case; without names, the newest come first. With grants, returns only what
+    these cover.
     """
     of, (own, covered) = _TABLES[noun], _limited(noun, grants)
     columns = (*of.names, of.id)

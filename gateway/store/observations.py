@@ -22,7 +22,7 @@ CURRENT = f"CASE WHEN {_FRESH} THEN o.state::text ELSE 'unknown' END"
 
 
 def is_any_of(states: frozenset[State]) -> str:
-    """Return the condition that CURRENT is one of these, so that PostgreSQL can estimate how many rows that are."""
+    """Return the condition that CURRENT is one of these states, in a form whose rows PostgreSQL can estimate."""
     names = ", ".join(f"'{one}'" for one in sorted(states - {State.UNKNOWN}))
     known = f"o.state IN ({names})" if names else "false"
     return f"({known} OR NOT {_FRESH})" if State.UNKNOWN in states else f"({known} AND {_FRESH})"
@@ -43,7 +43,7 @@ async def select_expected(
 ) -> tuple[list[ExpectedState], datetime]:
     """Return the applications that should run on the engine of these servers, and the time of this statement.
 
-    With an application's id, at most that one.
+    With `application_id`, returns at most that application.
     """
     rows = await connection.fetch(
         f"""
@@ -96,7 +96,8 @@ async def upsert_observations(
 ) -> dict[str, Standing]:
     """Store the observed states, and return how long they have lasted.
 
-    Of those alone of which no deployment runs, or has ended since what was expected of them was read.
+    An application is left out if one of its deployments runs, or has ended since `as_of`: its expected state, which was
+    read then, may be out of date.
     """
     rows = await connection.fetch(
         """
@@ -152,7 +153,7 @@ async def mark_notified(connection: Connection, application_id: str, state: Stat
 
 
 async def forget_notified(connection: Connection, application_id: str) -> bool:
-    """Allow another alert for a healthy application that has been healthy for a while; return whether that is new."""
+    """Allow another alert for an application that has been healthy for a while. Return False if it was allowed."""
     done = await connection.execute(
         """
         UPDATE observations SET told = NULL

@@ -15,9 +15,9 @@ EVENT_COLUMNS = "e.event_id, e.kinds, e.application_id, e.deployment_id, e.conte
 
 
 async def write_event(connection: Connection, occurrence: Occurrence) -> None:
-    """Write down what happened, for the alerts that are for it. Without any alert, this only looks.
+    """Write an event, with a delivery for each alert that wants it. Without any alert, nothing is written.
 
-    The caller's transaction is the one that makes it true, and holds the lock of the application's queue.
+    The caller's transaction is the one that makes the event true, and holds the lock of the application's queue.
     """
     await connection.execute(
         "SELECT outbox_write($1, $2, $3, $4, $5)",
@@ -30,9 +30,9 @@ async def write_event(connection: Connection, occurrence: Occurrence) -> None:
 
 
 async def close_overtaken(connection: Connection) -> None:
-    """Write that deployments ended which others overtook while they waited: nothing else says so.
+    """Write the missing `cancelled` events of ended deployments with a `started` or `waiting` event.
 
-    What supersedes or cancels a queued deployment writes no events, so that it costs nothing.
+    The statement that supersedes or cancels a queued deployment writes no event, so that it stays cheap.
     """
     await connection.execute(
         """

@@ -1,8 +1,8 @@
 """Claims of deliveries of the outbox.
 
-Of one application, a receiver gets events in order: they are a lane, in which only the delivery with the lowest number
-is claimed, and the next one after it is delivered or given up. A claim is a lease with an epoch, as that of a
-deployment.
+A receiver gets the events of one application in order. The deliveries of one application to one receiver are a lane:
+only the one with the lowest number is claimed, and the next one once that is delivered or given up. As for deployments,
+a claim is a lease with an epoch.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.outbox import EVENT_COLUMNS, read_event
 
-#: lanes of a receiver, which are the applications for which something waits, that a claim looks at
+#: the lanes of one receiver that a claim looks at
 _MOST_LANES = 256
 
 
@@ -40,8 +40,8 @@ class ClaimedDelivery:
 class Claims:
     """What was claimed, and how far a claim looked.
 
-    `after` has, by receiver, the application behind which the next claim goes on; what is not in it begins with the
-    first. `more` says that there are applications behind it.
+    `after` has, by receiver, the application after which the next claim goes on; other receivers begin with the first.
+    `more`: there are lanes after that which the claim did not look at.
     """
 
     deliveries: Sequence[ClaimedDelivery] = ()
@@ -51,18 +51,18 @@ class Claims:
 
 @dataclass(slots=True)
 class _Walk:
-    """The lanes of one receiver that were looked at, and those of them that are due, in order."""
+    """The lanes of one receiver that a claim looked at, and the due ones among them, in order."""
 
     alert_id: str
     room: int
-    is_idle: bool  # it gets nothing now, and took the last that it got
+    is_idle: bool  # nothing is being sent to it, and its last delivery succeeded
     is_cut: bool
     last: str
     due: list[tuple[str, str]]  # deliveries and applications
     former: str
 
     def goes_on_after(self, taken: int) -> str:
-        """Return the application behind which the next claim goes on; "" to begin with the first."""
+        """Return the application after which the next claim goes on, or "" to begin with the first."""
         if self.room == 0:
             return self.former
         if taken < len(self.due):
@@ -82,14 +82,14 @@ async def claim_deliveries(
     settings: Collection[str],
     after: Mapping[str, str],
 ) -> Claims:
-    """Claim deliveries that are due, at most `per_alert` of each receiver at a time, one of a receiver that is down.
+    """Claim due deliveries, at most `per_alert` at a time for each receiver, and one for a receiver that fails.
 
-    Of the `most` that are claimed, only the first `common` ones may be of any receiver. The rest is for receivers that
-    get nothing now and took the last that they got: one for each.
+    At most `most` are claimed. Only the first `common` may be for any receiver. The rest is for receivers to which
+    nothing is being sent and whose last delivery succeeded: one for each.
 
-    It looks at a number of lanes of each receiver that may be sent to, and not at what waits for the others, so that
-    its cost does not grow with what waits. `after` is of the former claim. `settings` are the ids of the alerts whose
-    addresses this gateway has in its settings.
+    A claim looks at a limited number of lanes, and only of receivers that are not paused, so that its cost does not
+    grow with what waits. `after` comes from the previous claim. `settings` are the ids of the alerts whose addresses
+    are in the settings of this gateway.
     """
     walks = await _walk(connection, per_alert=per_alert, settings=settings, after=after)
     turns = _take_turns(walks, most, common)
@@ -101,7 +101,7 @@ async def claim_deliveries(
 
 
 def _take_turns(walks: Sequence[_Walk], most: int, common: int) -> list[tuple[int, str]]:
-    """Return the deliveries to claim, with the number of their walk: by turns, so that no receiver takes all places."""
+    """Return the deliveries to claim, each with the number of its walk. Receivers take turns, so none takes all."""
     turns = sorted(
         (turn, order, delivery_id)
         for order, walk in enumerate(walks)
@@ -190,7 +190,7 @@ async def _walk(
 async def _claim(
     connection: Connection, vault: Vault, owner: str, delivery_ids: Sequence[str], lease: timedelta
 ) -> list[ClaimedDelivery]:
-    """Claim those of these heads of their lanes that are still free."""
+    """Claim those of these deliveries that are still free, each the first of its lane."""
     rows = await connection.fetch(
         f"""
         WITH chosen AS (

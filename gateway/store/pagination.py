@@ -19,7 +19,7 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last row of the page before: its time and its id, separated by a comma."""
+    """The last row of a page: its time and its id, separated by a comma in the text form."""
 
     moment: datetime
     row_id: str

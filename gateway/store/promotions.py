@@ -22,16 +22,16 @@ _FOLLOWERS_LOCK = 0x6761746566676C77  # the key of an advisory lock
 
 
 async def lock_followers(connection: Connection) -> None:
-    """Let nobody else change who follows whom until the transaction ends."""
+    """Take the lock for changing which application follows which, until the transaction ends."""
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _FOLLOWERS_LOCK)
 
 
 async def select_followers(
     connection: Connection, only: Collection[str] | None = None, *, enabled: bool = True
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the rules by which applications follow others, by follower: of all, or of `only` these.
+    """Return the rules of the promotion gates by follower: of all, or of `only` these followers.
 
-    Without `enabled`, also of gates that are turned off.
+    Without `enabled`, gates that are turned off are included.
     """
     rows = await connection.fetch(
         """
@@ -49,9 +49,10 @@ async def select_followers(
 
 
 async def select_unsettled(connection: Connection) -> Sequence[str]:
-    """Return the applications that may have something to promote or to withdraw, whether they still follow another one.
+    """Return the applications that may have something to promote or to withdraw, also former followers.
 
-    Those with a promotion that is not over, and those whose followed application runs what was never promoted to them.
+    These have an open promotion, or their followed application runs a digest without a promotion to them. A withdrawn
+    promotion does not count.
     """
     rows = await connection.fetch(
         """
@@ -114,7 +115,7 @@ async def upsert_promotion(
     deployment_id: str | None = None,
     next_look_at: datetime | None = None,
 ) -> None:
-    """Store a promotion in this state. One that comes again is proven anew."""
+    """Store a promotion in this state. A promotion that exists already counts as proven anew."""
     await connection.execute(
         """
         INSERT INTO promotions AS p (application_id, digest, follows, state, reason, deployment_id, next_look_at,

@@ -18,14 +18,14 @@ class PulledImage:
     engine_id: str
     server_id: str
     reference: Reference
-    #: no application is configured with its tag or subscribes to it any more
+    #: whether no application is configured with its tag, or subscribes to it, any more
     tag_is_free: bool
 
 
 async def insert_pulled(connection: Connection, deployment_id: str, epoch: int, digest: Digest) -> bool:
     """Record the deployment's image, and that it is about to be pulled; return False for a stale owner.
 
-    That it started is written to the outbox, if an alert is for that.
+    Also writes the event that the rollout has started to the outbox, if an alert wants it.
     """
     return bool(
         await connection.fetchval(
@@ -50,7 +50,7 @@ async def insert_pulled(connection: Connection, deployment_id: str, epoch: int, 
 
 
 async def insert_ahead(connection: Connection, deployment_id: str, epoch: int, digest: Digest) -> bool:
-    """Record an image that is about to be pulled, and may turn out not to be the deployment's.
+    """Record an image that is about to be pulled ahead, and may turn out not to be the deployment's image.
 
     Returns False for a stale owner.
     """
@@ -130,7 +130,7 @@ _IDLE = """
 
 
 async def select_idle(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[PulledImage]:
-    """Return the images there that are due, and that no application serves or is about to run."""
+    """Return the images at this place whose check is due, and that no application serves or is about to run."""
     rows = await connection.fetch(
         f"""
         SELECT application_id, engine_id, server_id, repository, tag, digest,
@@ -160,7 +160,7 @@ async def select_idle(connection: Connection, engine_id: str, server_ids: Sequen
 
 
 async def select_places(connection: Connection) -> set[Place]:
-    """Return where such images are."""
+    """Return the places with images that are due and idle."""
     rows = await connection.fetch(
         f"SELECT DISTINCT engine_id, server_id FROM pulled_images p WHERE next_look_at <= now() AND {_IDLE}"  # noqa: S608
     )

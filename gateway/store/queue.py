@@ -22,7 +22,7 @@ INHERIT_RELEASE = """
 """
 
 
-#: whether the queued deployment `w` waits at a gate: that may take days
+#: whether the queued deployment `w` waits at a gate, which may take days
 AT_GATE = """
     (
         w.reason_code IS NOT NULL
@@ -146,7 +146,7 @@ async def join_deployment(
     expected_digest: Digest | None,
     image_change: ImageChange | None,
 ) -> None:
-    """Let a queued deployment answer this request too."""
+    """Let a queued deployment also fulfil this request."""
     await connection.execute(
         """
         UPDATE deployments
@@ -192,10 +192,10 @@ async def supersede_deployment(connection: Connection, deployment_id: str) -> No
 
 
 async def requeue_waiting(connection: Connection, successor: str) -> str | None:
-    """Queue again what waited at a gate until this deployment took its place, unless something newer is queued.
+    """Queue again the deployment that waited at a gate until `successor` superseded it, unless a newer one is queued.
 
-    It keeps its deliveries, its overrides, and the time since which it waits. The caller holds the lock of the queue.
-    Returns the id of the new deployment, None if there is none.
+    The new deployment keeps the deliveries, the overrides and the time since which the gates are asked. Returns its id,
+    or None. The caller holds the lock of the queue.
     """
     row = await connection.fetchval(
         """
@@ -243,7 +243,7 @@ async def requeue_waiting(connection: Connection, successor: str) -> str | None:
 
 
 async def is_free(connection: Connection, application_id: str) -> bool:
-    """Return whether nothing of the application runs, or is queued other than at a gate."""
+    """Return whether the application has no running deployment, and no queued one that does not wait at a gate."""
     return not await connection.fetchval(
         f"""
         SELECT EXISTS (
@@ -256,7 +256,7 @@ async def is_free(connection: Connection, application_id: str) -> bool:
 
 
 async def link_successor(connection: Connection, deployment_id: str, successor: str) -> None:
-    """Name the successor of a superseded deployment. It takes its place in a release that has not moved yet."""
+    """Record the successor of a superseded deployment. The successor takes its place in a release if it has one."""
     await connection.execute(
         f"""
         WITH replaced AS (

@@ -54,7 +54,7 @@ class Progress:
 async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = ENCRYPTED) -> Progress:
     """Encrypt with the newest key what another key encrypted, row by row; a second call continues.
 
-    A row that somebody else changes meanwhile is left to them.
+    A row that is changed meanwhile is skipped, since the change has encrypted it anew.
     """
     progress = Progress()
     for column in columns:

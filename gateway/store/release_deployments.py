@@ -1,8 +1,8 @@
-"""The deployments of a release: they wait for each other, move wave by wave, and are put back.
+"""The deployments of a release: they are prepared, swap wave by wave ("move"), and may be put back.
 
-One that waits has the status `running` and no owner. It becomes due when its lease is set to end; then any gateway
-claims it, as one whose owner fell silent. The caller holds the locks of the release and of its applications, or, where
-an epoch is named, owns the deployment.
+A prepared deployment that waits has the status `running` and no owner. It becomes due when its lease is set to end:
+then any gateway claims it, like a deployment whose owner fell silent. The caller holds the locks of the release and of
+its applications. Where a function takes the deployment with its epoch, the caller owns the deployment instead.
 """
 
 from collections.abc import Collection
@@ -14,19 +14,19 @@ from gateway.model.errors import Code, Reason
 from gateway.model.reference import Digest
 from gateway.store.database import Connection
 
-# A wait without an end of its own. Its length keeps a clock that was set back from ending it.
+# A wait without an end: so long that a change of the clock does not end it.
 _FOR_EVER = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a deployment has to do in its open release."""
+    """The part that a deployment has in its open release."""
 
     #: whether it may change what serves
     moves: bool
-    #: whether it brings its application forward, not back
+    #: whether it deploys the new version, and does not put the application back
     forward: bool
-    #: what it has prepared, and moves to: the image, and a hash of the configuration
+    #: the digest and the hash of the configuration that were prepared; the digest is None until the deployment may move
     digest: Digest | None
     spec_hash: str | None
     #: seconds since it may move
@@ -34,7 +34,7 @@ class Part:
 
 
 async def select_part(connection: Connection, deployment: Deployment) -> Part | None:
-    """Return what the deployment has to do; None where it belongs to no open release."""
+    """Return the part of the deployment in its release. None if it belongs to no open release."""
     if deployment.release_id is None:
         return None
     row = await connection.fetchrow(
@@ -141,7 +141,7 @@ async def _make_due(connection: Connection, release_id: str, application_ids: Co
 
 
 async def wake_cancelled(connection: Connection, release_id: str) -> None:
-    """Let deployments that wait, and are to be cancelled, be claimed now: they remove what they have created."""
+    """Make cancelled deployments that wait due now, so that they remove what they have created."""
     await connection.execute(
         """
         UPDATE deployments SET lease_until = now(), lease_length = '1 second', next_attempt_at = now()
@@ -152,9 +152,9 @@ async def wake_cancelled(connection: Connection, release_id: str) -> None:
 
 
 async def supersede_waiting(connection: Connection, deployment_id: str, successor: str) -> bool:
-    """Let a newer deployment take the place of one that waits; return False where it does not wait any more.
+    """Let a newer deployment take the place of a waiting one. Return False if that does not wait any more.
 
-    The successor inherits that a person asked, as `leases.inherit_force` says.
+    If a person requested the waiting one, the successor is forced too, as `leases.inherit_force` says.
     """
     replaced = await connection.fetchrow(
         """
@@ -197,10 +197,10 @@ async def attach(connection: Connection, release_id: str, deployment_ids: Collec
 
 
 async def insert_put_back(connection: Connection, release_id: str, application_id: str, title: str) -> str | None:
-    """Begin to put a member back to what it ran before its deployment of the release, and return the deployment.
+    """Insert the deployment that puts a member back to what it ran before the release, and return its id.
 
-    What was adopted is restored as such; where nothing ran before, the application is stopped. The deployment is due at
-    once, before whatever is queued. Returns None while another one of the application runs.
+    An adopted container is restored. If nothing ran before, the application is stopped. The deployment is due at once,
+    before any queued one. Returns None while another deployment of the application runs.
     """
     return await connection.fetchval(  # type: ignore[no-any-return]
         """

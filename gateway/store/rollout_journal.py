@@ -30,7 +30,7 @@ class PostgresJournal:
         self._records: list[StepRecord] = []
         self._unwritten: set[int] = set()
         self._unwritten_digest: Digest | None = None
-        #: until when the lease surely lasts, by the clock that also counts while the process is frozen
+        #: until when the lease certainly lasts, by the monotonic clock, which also counts while the process is frozen
         self._sure_until = sure_until
         self.lost = False
 
@@ -83,11 +83,11 @@ class PostgresJournal:
         if time.monotonic() < self._sure_until:
             return
         if not await self._if_possible(self.extend_lease(0), "Going on without asking who owns the deployment"):
-            # While the database is unavailable nobody can claim the deployment; asking again would only take time.
+            # While the database is unavailable, no gateway can claim the deployment. So do not ask again for a moment.
             self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
 
     async def _stretch(self, write: Coroutine[object, object, float | None]) -> None:
-        """Renew the lease. At least half of it is left for each call that starts without another renewal."""
+        """Renew the lease by `write`. A call to the engine may start while at least half of the lease is left."""
         asked_at, length = time.monotonic(), await write
         if self.lost or length is None:
             self.lost = True
@@ -96,7 +96,7 @@ class PostgresJournal:
 
     async def record_reversal(self, swap: Swap) -> None:
         self.note_step(Step.PUT_BACK, swap.reason.message if swap.reason else "")
-        # Putting back comes first; a worker that claims this later sees the same failure and does the same.
+        # Putting back comes before the record: without it, the next owner sees the same failure and also puts back.
         await self._if_possible(self._turn_back(swap), "Putting back without a record")
 
     async def _turn_back(self, swap: Swap) -> None:
@@ -129,7 +129,7 @@ class PostgresJournal:
     async def flush(self, connection: Connection | None = None) -> None:
         """Write pending steps, in the caller's transaction if there is one."""
         if connection is not None:
-            # They stay pending: the caller's transaction may be undone, and is then repeated.
+            # The steps stay pending: the caller's transaction may be undone, and is then repeated.
             await self._write(connection)
             return
         digest = self._unwritten_digest
@@ -163,9 +163,9 @@ class PostgresJournal:
             )
 
     async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
-        """Write within a second; return whether that worked. Raises only LeaseLost.
+        """Write within a second, and return True; or log `otherwise` and return False. Raises only LeaseLost.
 
-        The containers matter more than the record: the database never stops a swap that has started.
+        The containers matter more than the record, so the database never stops a swap that has started.
         """
         try:
             await within(_SWAP_WRITE_DEADLINE, write)

@@ -1,4 +1,4 @@
-"""What serves an application, what served before, and which webhooks brought it. Nothing is decrypted."""
+"""What serves an application, what served before, and which webhooks caused that. Nothing is decrypted."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,7 +50,7 @@ class Feed:
 async def select_feeds(connection: Connection, application_id: str, newest: int = 20, each: int = 3) -> list[Feed]:
     """Return the webhooks that brought the `newest` deployments of an application, the last one first.
 
-    Of a deployment that many deliveries joined, only `each` are looked at.
+    If many deliveries joined a deployment, only `each` of them are looked at.
     """
     rows = await connection.fetch(
         """

@@ -1,4 +1,4 @@
-"""The sessions of gateways on the database. The name of a connection has the mark of the key that it encrypts with."""
+"""The sessions of gateways on the database. A connection's name contains the mark of the key that encrypts there."""
 
 from gateway.store.database import Connection
 

@@ -1,9 +1,9 @@
 """Sign-ins to the dashboard, and links that sign in once. Only hashes of their tokens are stored.
 
-A sign-in stands for an API key: where that is revoked or expired, the sign-in is not found.
+A sign-in stands for an API key. If the key is revoked or expired, the sign-in is not found.
 
-Its token is `BASE.REST`. The base stays when the token is replaced, and the hash begins with that of the base: so all
-tokens of a sign-in end together.
+The token of a sign-in is `BASE.REST`. The base stays when the token is replaced, and the hash of a token begins with
+the hash of its base, so that all tokens of a sign-in can be deleted together.
 """
 
 from datetime import timedelta
@@ -41,7 +41,7 @@ async def insert_sign_in(connection: Connection, token: str, key_id: str, lifeti
 async def select_sign_in(connection: Connection, token: str, *, idle: timedelta) -> tuple[Caller, timedelta] | None:
     """Return the caller who is signed in, and the age of the sign-in; None where the token is not valid.
 
-    One that was not used for `idle` is not valid. Its use is noted by the minute.
+    A sign-in that was not used for `idle` is not valid. Its last use is recorded to the minute.
     """
     row = await connection.fetchrow(
         f"""
@@ -64,10 +64,10 @@ async def select_sign_in(connection: Connection, token: str, *, idle: timedelta)
 
 
 async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, within: timedelta) -> bool:
-    """Give a sign-in another token, once; return whether there is the sign-in.
+    """Replace the token of a sign-in by `replaced`, once; return whether the sign-in exists.
 
-    The former token is valid `within` this time. Who sends it again meanwhile gets the same other one: so tabs that ask
-    at the same time, or did not get the answer, agree.
+    The previous token stays valid for `within`. A browser tab that sends it again meanwhile gets the same new token, so
+    that tabs agree which ask at the same time, or which did not get the answer.
     """
     done = await connection.fetchval(
         """
@@ -93,7 +93,7 @@ async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, w
 
 
 async def delete_sign_in(connection: Connection, token: str) -> None:
-    """End a sign-in with all of its tokens, and those that are being added. Requires a transaction."""
+    """End a sign-in with all of its tokens, also those that are being added. Requires a transaction."""
     first = _hash(base_of(token))
     tokens = first, first + b"\xff" * (sha256().digest_size + 1)
     # A statement sees no row that is added while it waits for a lock; the next one does.
@@ -117,7 +117,7 @@ async def insert_link(connection: Connection, token: str, key_id: str, lifetime:
 
 
 async def delete_link(connection: Connection, token: str) -> str | None:
-    """Use a link up; return the key that it signs in with, None where it is used, expired or unknown."""
+    """Use up a link, and return the key that it signs in with. None if the link is used, expired or unknown."""
     key_id: str | None = await connection.fetchval(
         f"""
         WITH used AS (

@@ -1,4 +1,4 @@
-"""Soaks: the clocks of the applications that others follow, and what else is known of such an application."""
+"""Soaks: for how long followed applications have run each digest well, and what else is known of them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -43,7 +43,7 @@ async def current_time(connection: Connection) -> datetime:
 
 
 async def record_sightings(connection: Connection, seen: Mapping[str, Sighting], at: datetime) -> None:
-    """Let the clocks of these applications go on, or stand; `at` is a time before they were looked at."""
+    """Continue or stop the soaks of these applications by what was observed. `at` is a time before the observation."""
     ids = sorted(seen)
     rows = await connection.fetch(
         f"""
@@ -92,12 +92,12 @@ async def _write(connection: Connection, changed: Sequence[tuple[str, Soak]]) ->
 
 
 async def fail_digest(connection: Connection, application_id: str, deployment_id: str, failure: str) -> None:
-    """Take from the digest of a deployment what it has shown: it had trouble in its monitor window."""
+    """Reset the soak of a deployment's digest, and record why: it had trouble in its monitor window."""
     await _fail(connection, application_id, deployment_id, failure)
 
 
 async def fail_replaced(connection: Connection, application_id: str, rollback_id: str) -> None:
-    """Take from the digest that this rollback replaced what it has shown, unless the rollback brought the same one."""
+    """Reset the soak of the digest that this rollback replaced, unless the rollback brought the same digest."""
     replaced = await connection.fetchval(
         """
         SELECT before.deployment_id
@@ -133,7 +133,7 @@ async def _fail(connection: Connection, application_id: str, deployment_id: str,
 
 
 async def delete_surplus(connection: Connection) -> None:
-    """Delete the clocks of the digests of each application that were seen the longest ago, beyond a number."""
+    """Delete the soaks of each application's least recently seen digests, beyond a number."""
     await connection.execute(
         """
         DELETE FROM soaks s
@@ -167,9 +167,9 @@ async def select_serving(connection: Connection, application_id: str) -> Digest 
 async def select_followed(
     connection: Connection, application_id: str, digest: Digest | None, now: datetime
 ) -> Followed | None:
-    """Return what is known of an application that is followed, and of this digest there.
+    """Return what is known of a followed application and of a digest there, by default the one that it serves.
 
-    Without a digest, of the one that it serves. None if there is no such application.
+    None if there is no such application.
     """
     row = await connection.fetchrow(
         f"""

@@ -9,12 +9,10 @@ from gateway.store.database import Connection
 
 
 async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: float, ran: bytes | None) -> float | None:
-    """Open a swap, record what its deployment lets serve, and renew the lease for at least so many seconds.
+    """Open a swap, record in its deployment what it lets serve, and renew the lease for at least `least` seconds.
 
-    The deployment waits for nothing then.
-
-    `ran` is the encrypted configuration that the new version was made from. Returns the new length of the lease, None
-    for a stale owner, for whom nothing is opened.
+    Also clears what the deployment waits for. `ran` is the encrypted configuration that the new version was made from.
+    Returns the new length of the lease in seconds. Returns None, and opens nothing, for a stale owner.
     """
     length: float | None = await connection.fetchval(
         """
@@ -88,7 +86,7 @@ async def delete_swap(connection: Connection, application_id: str, deployment_id
 
 
 async def count_settling(connection: Connection, application_id: str, *, settlings: int, defects: int) -> None:
-    """Add to the numbers of attempts that left the swap open."""
+    """Add to the counts of attempts that left the swap open: `defects` ended on a defect, `settlings` otherwise."""
     await connection.execute(
         "UPDATE swaps SET settlings = settlings + $2, defects = defects + $3 WHERE application_id = $1",
         application_id,

@@ -1,6 +1,6 @@
-"""The version that each deployment ran, and that an open swap runs, stored encrypted.
+"""The versions that deployments ran, and the new version of an open swap, stored encrypted.
 
-A rollback can return to the one; who finishes the swap needs the other.
+A rollback can return to the former. The next owner of an open swap needs the latter to finish it.
 """
 
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def encrypt_version(vault: Vault, deployment_id: str, ran: Application) -> bytes
 
 
 def encrypt_swap_version(vault: Vault, ran: Application) -> bytes:
-    """Return the configuration that the new version of the application's swap was made from, to store it there."""
+    """Return the encrypted configuration of the swap's new version, to store it with the swap."""
     return vault.encrypt(_dump(ran), _swap_place(ran.application_id))
 
 
@@ -109,9 +109,9 @@ async def select_version(
 
 
 async def select_swap_version(connection: Connection, vault: Vault, application: Application) -> Application | None:
-    """Return the application as its open swap runs it; None without one, or if that is not known.
+    """Return the application with the configuration of its open swap. None without a swap, or if it is unknown.
 
-    After the application was adopted anew, the swap says nothing about it.
+    It is unknown if the application was adopted anew since then.
     """
     encrypted = await connection.fetchval("SELECT ran FROM swaps WHERE application_id = $1", application.application_id)
     if encrypted is None:
@@ -143,7 +143,7 @@ def _as_it_ran(vault: Vault, application: Application, place: str, encrypted: by
 async def select_serving(connection: Connection, vault: Vault, application: Application) -> Running | None:
     """Return the version that the last deployment started, else the adopted one; None if nothing ever served.
 
-    What was adopted anew since then is what serves.
+    If the application was adopted anew since then, it is the adopted one.
     """
     row = await connection.fetchrow(
         """
@@ -171,10 +171,9 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
 
 
 async def serves_adopted(connection: Connection, application_id: str) -> bool:
-    """Tell whether no deployment replaced what was adopted, or the last one restored it by a rollback.
+    """Tell whether no deployment has replaced the adopted version, or the last one restored it by a rollback.
 
-    True also for an application that was neither adopted nor deployed. What was adopted anew since a deployment does
-    not count.
+    True also for an application that was neither adopted nor deployed. An adoption after a deployment does not count.
     """
     row = await connection.fetchrow(
         """
@@ -192,8 +191,8 @@ async def serves_adopted(connection: Connection, application_id: str) -> bool:
 async def select_previous(connection: Connection, application_id: str) -> str | None:
     """Return the deployment whose version served before the current one and differs from it.
 
-    A rollback counts as the version that it brought: what it turned away from did not serve after it.
-    None where nothing did, or where that is what was adopted.
+    A rollback counts as the version that it brought back. None if no other version served before, or if that is the
+    adopted one.
     """
     row = await connection.fetchval(
         """

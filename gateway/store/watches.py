@@ -8,7 +8,7 @@ from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
 from gateway.store.engines import Place
 
-# A newer deployment, queued or running, replaces what is monitored or is about to; not one that a release holds up.
+# No newer deployment is queued or running that replaces what is monitored. One that a release holds up does not count.
 _UNTOUCHED = """
     NOT EXISTS (
         SELECT FROM deployments newer
@@ -24,7 +24,7 @@ _UNTOUCHED = """
 async def insert_watch(
     connection: Connection, deployment: Deployment, object_id: str, restarts: int, window: timedelta
 ) -> None:
-    """Open the monitor window of a deployment. The caller has closed the one of the version before."""
+    """Open the monitor window of a deployment. The caller has closed the window of the version before."""
     await connection.execute(
         """
         INSERT INTO watches (application_id, deployment_id, object_id, restarts, until, length)
@@ -39,7 +39,7 @@ async def insert_watch(
 
 
 async def shorten_watches(connection: Connection) -> None:
-    """Shorten windows that last longer than their length from now on: there, the clock was set back."""
+    """Shorten the windows that end later than their length from now, because the clock was set back."""
     await connection.execute("UPDATE watches SET until = now() + length WHERE until > now() + length")
 
 
