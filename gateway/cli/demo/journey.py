@@ -149,7 +149,7 @@ async def _expect(deployment: dict[str, Any], state: str) -> None:
 
 
 async def _good(gateway: GatewayProcess, name: str, watch: Watch, journey: Journey, tell: _Teller) -> None:
-    tell("\nPushing v2 …", bold=True)
+    tell("\nPushing v2 … (times count from here)", bold=True)
     pushed = time()
     await push(Image("v2"), name)
     journey.timeline["push"] = (time() - pushed) * 1000
