@@ -4,11 +4,11 @@
                                                             └─▶ prove ─▶ swap ─▶ drain ───┘             start-first
                                                                          └───────┴─▶ put back
 
-The old version is untouched until the swap; from create to commit both exist. A rollback to a kept version goes from
-the gates to the swap. The steps after create are in `swap`.
+The old version is untouched until the swap, and both versions exist from create to commit. A rollback to a kept version
+goes from the gates directly to the swap. The module `swap` has the steps after create.
 
-Whatever brings a version into service that does not serve passes the gates, if there are any. To put back, to settle a
-swap and to start what was stopped asks nothing.
+A version that does not serve passes the gates, if there are any, before it is brought into service. Putting back,
+settling a swap and starting a stopped version ask no gate.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
         if left_open is None and _is_before_backup(task) and (outcome := await _settle_unrecorded(attempt)):
             return outcome
         async with ask_beside(attempt), pull_ahead(attempt):
-            async with context.preparations:  # of many at once, the first ones swap while the others prepare
+            async with context.preparations:  # so that of many rollouts, the first swap while the others prepare
                 await attempt.runtime.remove_leftovers()
             if task.deployment.cancelled_at is not None:
                 return Outcome(Status.CANCELLED, _CANCELLED)
@@ -84,7 +84,7 @@ def _is_before_backup(task: Task) -> bool:
 
 
 async def _settle_unrecorded(attempt: Attempt) -> Outcome | None:
-    """Settle a swap of the deployment's own that was begun after the backup: its record is not in it."""
+    """Settle a swap that this deployment began after the backup, so that its record is not in the database."""
     begun = await attempt.runtime.find_begun_swap(attempt.task.deployment.deployment_id)
     if begun is None:
         return None
@@ -118,7 +118,7 @@ async def _move(attempt: Attempt, digest: Digest) -> Outcome:
     if wanted is None:
         raise Failed(Code.NO_IMAGE, f"{attempt.task.application.name} has no image")
     if attempt.runtime.spec_hash() != attempt.task.prepared_spec:
-        # The gates let the other one pass.
+        # The gates let the prepared configuration pass, not this one.
         raise Failed(Code.RELEASE_FAILED, "its configuration was changed after it was prepared: release again")
     attempt.journal.note_step(Step.RESOLVE, "prepared for its release")
     attempt.journal.note_digest(digest)
@@ -188,7 +188,7 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
 
 
 async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) -> Swap:
-    """Pull the image, check the engine beside that, and create the new version. The old one is not touched."""
+    """Pull the image, check the engine meanwhile, and create the new version. The old one is not touched."""
     journal, runtime, clock = attempt.journal, attempt.runtime, asyncio.get_running_loop().time
     async with beside(runtime.check_requirements(serving)) as verified:
         began = clock()
@@ -197,7 +197,7 @@ async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) 
         journal.note_step(Step.VERIFY)
         if clock() - began < _VERIFIED_FOR:
             await verified
-        else:  # what was found at the begin of a long pull may have changed
+        else:  # the result from the beginning of a long pull may be out of date
             await runtime.check_requirements(await runtime.serving())
     swaps = attempt.context.swaps
     obstacle = "it goes with its release" if attempt.task.only_prepares else ""
@@ -222,7 +222,7 @@ async def _start(attempt: Attempt) -> Outcome:
 
 
 async def _start_removed(attempt: Attempt) -> Outcome:
-    """Run the version again that was removed while it was stopped; without a record of it, what the tag points to."""
+    """Run the version again that was removed while it was stopped. Without a record, run what the tag points to."""
     previous = attempt.task.previous
     if (
         previous is None
@@ -299,9 +299,9 @@ async def _check_is_image(attempt: Attempt, reference: Reference, resolved: Reso
 
 
 async def _already_done(attempt: Attempt, serving: Serving | None, digest: Digest) -> Outcome | None:
-    """Return an outcome when the requested version serves already and is observed healthy, or a newer one does.
+    """Return an outcome if the requested version already serves and is healthy, or if a newer version serves.
 
-    What is newer is known by its order alone, except where the database was restored from a backup.
+    A newer version can serve only if the database was restored from a backup: otherwise the order of the queue rules.
     """
     if serving is None:
         return None
@@ -310,8 +310,8 @@ async def _already_done(attempt: Attempt, serving: Serving | None, digest: Diges
         return await _overtaken(task, serving)
     is_own = serving.deployment_id == task.deployment.deployment_id
     if is_own or (task.deployment.kind is not Kind.REDEPLOY and not _is_recorded(task, serving)):
-        # Without a record, healing and rollbacks would take the version before for the one that serves: the database
-        # was restored from a backup, or a swap was closed without a proof.
+        # The serving version has no record, since the database was restored from a backup, or a swap was closed without
+        # a proof. Record it, or healing and rollbacks would take the version before for the serving one.
         done = await attempt.runtime.rebuild_swap(serving, task.deployment.deployment_id)
         return await rollout_swap.commit(attempt, done)
     if task.deployment.kind is not Kind.REDEPLOY:
@@ -324,7 +324,7 @@ async def _already_done(attempt: Attempt, serving: Serving | None, digest: Diges
 
 
 async def _overtaken(task: Task, serving: Serving) -> Outcome | None:
-    """Return an outcome when something newer than the backup runs, which the deployment must not replace."""
+    """Return an outcome if a version runs that is newer than the backup, and that the deployment must not replace."""
     recorded = task.previous.deployment_id if task.previous else None
     made_by = serving.deployment_id
     if not serving.running or made_by is None or made_by == recorded or not await task.is_older_than(made_by):
@@ -337,7 +337,7 @@ async def _overtaken(task: Task, serving: Serving) -> Outcome | None:
 
 
 def _is_recorded(task: Task, serving: Serving) -> bool:
-    """Tell whether this version is recorded as the one that serves. What no deployment made needs no record."""
+    """Tell whether this version is recorded as the serving one. A version that no deployment made needs no record."""
     if serving.deployment_id is None:
         return True
     if task.previous is None:

@@ -1,10 +1,10 @@
 """Replaces one container with another, and restores the old one. No other module changes a serving container.
 
-stop-first    rename old aside, give new the name; stop old, start new; turn off old's restart policy
-              a new one that has booted off its network, or does so while old stops, joins that instead of the start
+stop-first    set old aside under another name, give new the name; stop old, start new; turn off old's restart policy.
+              If new boots in isolation (before the swap, or while old stops), it joins its network instead of starting
 start-first   give new the aliases, then the name, so that both always resolve; drain old, turn off its restart policy,
               stop it
-put back      undo whatever of that was done, and remove new
+put back      undo the steps that were done, and remove new
 
 Every call can be repeated. People can change the same containers at the same time. A container that was renamed,
 started, paused or disconnected meanwhile is corrected. A container that was removed is replaced with a copy.
@@ -46,11 +46,11 @@ from gateway.model.reference import Reference
 _LOG = structlog.get_logger()
 
 _POLL_INTERVAL = 0.1  # seconds
-_START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
+_START_ATTEMPTS = 3  # at starting the new container, if somebody starts the old one again meanwhile
 
 
 class _Seen(NamedTuple):
-    """The old container and its inspection; both None where it is gone."""
+    """The old container and its inspection; both None if it is gone."""
 
     container: Container | None
     inspection: dict[str, Any] | None
@@ -58,7 +58,7 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ContainerSwap:
-    """One swap of an application's containers. `pull` gets an image to the engine."""
+    """One swap of an application's containers. `pull` pulls an image to the engine."""
 
     engine: Engine
     application: Application
@@ -71,7 +71,7 @@ class ContainerSwap:
 
     async def switch_over(self, booting: Awaitable[Boot] | None = None) -> None:
         if booting is not None:
-            # The new one is not inspected yet: the engine answers that once it has started it.
+            # Do not inspect the new container here: the engine answers only once it has started the container.
             await self._join_in_place_of(await self._look_at_old(), booting)
             return
         seen, new = await asyncio.gather(self._look_at_old(), readiness.require(self.engine, self.swap.new))
@@ -85,7 +85,7 @@ class ContainerSwap:
         old = await self._set_aside(seen.container)
         await complete_both(self._give_name(new), self._stop(old))
         await self._start_in_place_of(old, new)
-        # Not before: if the host crashes until then, the engine starts the old one again.
+        # Not earlier: if the host crashes before this point, the engine starts the old container again.
         await self._turn_off_restarts(old)
 
     async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
@@ -107,9 +107,9 @@ class ContainerSwap:
         )
 
     async def _start_in_place_of(self, old: Container | None, new: Container | None = None) -> None:
-        """Start the new container once the old one has stopped. Try again when somebody starts that meanwhile.
+        """Start the new container after the old one has stopped. Try again if somebody starts the old one meanwhile.
 
-        `new` is the new one as it was inspected before the stop, if it was.
+        `new` is the inspection of the new container from before the stop, if there is one.
         """
         for number in range(_START_ATTEMPTS):
             try:
@@ -131,12 +131,12 @@ class ContainerSwap:
         """Let a new container that boots isolated join its networks once the old one has left them."""
         manual = await self._manual_networks(seen)
         new = await self._join_or_start(seen.container, booting)
-        # Not before: its ports are published on the first network that it joins.
+        # Not earlier: the engine publishes the ports on the first network that the container joins.
         await self._connect(new, manual)
         await isolation.leave(self.engine, self.application, self.swap, new)
 
     async def _join_or_start(self, old: Container | None, booting: Awaitable[Boot] | None) -> Container:
-        """Let it join the network of its ports. Where it cannot, it starts again in place of the old one."""
+        """Let the new container join its network. If it cannot, start it again in place of the old one."""
         try:
             return await self._join(old, booting)
         except NotOnEngine:
@@ -161,7 +161,7 @@ class ContainerSwap:
         return new
 
     async def _stop_and_tell(self, old: Container | None, left: asyncio.Future[float], *, after: float) -> float:
-        """Stop the old container after so many seconds, and return when that began. It has `left` its network then."""
+        """Stop the old container after `after` seconds. Set `left` if nothing else has; return when the stop began."""
         clock = asyncio.get_running_loop().time
         await asyncio.sleep(after)
         began = clock()
@@ -175,7 +175,7 @@ class ContainerSwap:
         return began
 
     async def _join_once(self, left: asyncio.Future[float], booting: Awaitable[Boot] | None) -> isolation.IsolatedBoot:
-        """Let the new container join its network once the old one has `left` it, and so given its ports back."""
+        """Let the new container join its network once the old one has `left` it, which frees the ports."""
         boot = isolation.IsolatedBoot(self.engine, self.application, self.swap)
         if booting is not None and isinstance(begun := await booting, isolation.IsolatedBoot):
             boot = begun
@@ -201,7 +201,7 @@ class ContainerSwap:
         return await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
 
     async def start_new(self, new: Container | None = None) -> None:
-        """Start the new container. `new` is that, if it was inspected a moment ago."""
+        """Start the new container. `new` is its inspection, if there is a recent one."""
         new = new or await readiness.require(self.engine, self.swap.new)
         if isolation.is_marked(new) and not new.running:
             await isolation.go_home(self.engine, self.application, self.swap, new)
@@ -373,21 +373,21 @@ class ContainerSwap:
             await containers.rename(self.engine, new, self._temporary_name)
         if old is not None:
             await self._give_name(old)
-            # A container in a crash loop was stopped by the rename.
+            # Look again: the rename stops a container in a crash loop.
             await self._start_again(await readiness.require(self.engine, old.container_id))
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self.remove_new()
         await self.drop_stand_in()
 
     async def _start_again(self, old: Container) -> None:
-        # Before the start, so that an engine that restarts now starts it again.
+        # Set the policy before the start: if the engine restarts in between, it starts the container again.
         if not old.removes_itself:
             await containers.set_restart_policy(self.engine, old, self.swap.old_restart_policy or containers.NO_RESTART)
         if old.stopped or old.paused:
             await self.start(old.container_id)
 
     async def _keep_new_after(self, error: Failed | None) -> None:
-        """Let the new container serve when the old one cannot. Raises Failed when it cannot either."""
+        """Let the new container serve because the old one cannot. Raises Failed when the new one cannot either."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
             if error is not None:
@@ -403,12 +403,12 @@ class ContainerSwap:
         )
 
     async def remove_new(self) -> None:
-        """Remove the new container, or keep it aside if it was a kept one."""
+        """Remove the new container, or set it aside again if it was a kept version."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
             return
         if self.swap.new_restart_policy is None:
-            # Without a failure, the next attempt uses the same image.
+            # Without a reason the swap did not fail, and the next attempt uses the same image.
             await remove(self.engine, new, image=self.swap.reason is not None)
             if isolation.is_marked(new):
                 await isolation.sweep(self.engine, self.application)
@@ -417,6 +417,6 @@ class ContainerSwap:
         await stop_for_good(self.engine, new, grace=UNREADY_GRACE)
 
     async def drop_stand_in(self) -> None:
-        """Remove the copy of the old container, which keeps serving."""
+        """Remove the unused copy of the old container, which itself keeps serving."""
         if self._stand_in_name and (left := await containers.inspect(self.engine, self._stand_in_name)):
             await containers.remove(self.engine, left.container_id)

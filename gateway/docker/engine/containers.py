@@ -248,9 +248,9 @@ async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION)
     return [container for container in inspected if container is not None and container.labels.get(label) == value]
 
 
-async def list_states(engine: Engine, value: str, *, label: str = APPLICATION) -> dict[str, tuple[str, str]]:
-    """Return name and state, as `docker ps` shows them, of all containers whose label has the value, by id."""
-    found = await _list_labelled(engine, value, label)
+async def list_states(engine: Engine, application_id: str) -> dict[str, tuple[str, str]]:
+    """Return name and state, as `docker ps` shows them, of all containers with the application's label, by id."""
+    found = await _list_labelled(engine, application_id, APPLICATION)
     return {str(one["Id"]): (_name(one.get("Names") or ()), str(one["State"])) for one in found}
 
 

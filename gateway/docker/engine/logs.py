@@ -63,13 +63,11 @@ async def tail(
             return await decode_tail(response.content.iter_any(), most)
 
 
-async def read_stream(
-    engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE
-) -> bytes:
+async def read_stream(engine: Engine, path: str, params: Mapping[str, str | int]) -> bytes:
     """Return all bytes of a stream that ends."""
     with translate_errors(waiting_for=f"GET {path}"):
         async with (
-            asyncio.timeout(deadline),
+            asyncio.timeout(CALL_DEADLINE),
             engine._query(path, params=dict(params)) as response,  # noqa: SLF001 - our own subclass
         ):
             return await response.read()
