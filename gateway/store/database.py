@@ -42,8 +42,8 @@ _PAUSES = (0.02, 0.1, 0.3)  # seconds, at most, before a transaction is repeated
 _T = TypeVar("_T")
 
 
-# What asyncpg asks about a type that it does not know, on each connection again. Its own query is recursive, and takes
-# the server eight times as long; but the schema has no types of its own but enums, and arrays.
+# The query about types that asyncpg does not know, which every connection repeats. asyncpg's own query is recursive and
+# takes the server eight times as long. This one suffices, since the schema defines no types but enums and their arrays.
 _TYPES = """
     SELECT t.oid, n.nspname AS ns, t.typname AS name, t.typtype AS kind, NULL::oid AS basetype,
            CASE WHEN e.oid IS NOT NULL THEN t.typelem ELSE 0 END AS elemtype, e.typdelim AS elemdelim,
@@ -59,7 +59,7 @@ _TYPES = """
 
 
 class _Types:
-    """The types that connections of a pool have asked for. For a moment only: another server may take its place."""
+    """A cache of the types that connections of a pool have asked for. It is short, since the server may be replaced."""
 
     def __init__(self) -> None:
         self._rows: dict[int, Any] = {}
@@ -75,7 +75,7 @@ class _Types:
 
 
 class _Connection(_Plain):
-    """A connection that knows the types of the schema quickly. No others: domains, ranges and rows of tables."""
+    """A connection that looks up the schema's types quickly. Domains, ranges and rows are looked up as by asyncpg."""
 
     _types: ClassVar[_Types]
 
@@ -93,7 +93,7 @@ class _Connection(_Plain):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """Stands for the statement that asks for types, where it was not needed."""
+    """Stands for the statement that looks up types, if that was not needed."""
 
     name: str = "known"
 
@@ -204,7 +204,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 class _Joined:
-    """A pool whose only connection is lent already: transactions of it are parts of the one that runs there."""
+    """A pool with one connection, on which a transaction runs: its transactions are parts of that one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -213,20 +213,20 @@ class _Joined:
         return self._connection
 
     async def release(self, _connection: Connection) -> None:
-        """Leave it with whoever lent it."""
+        """Do nothing: the connection belongs to the caller of `joined`."""
 
     async def expire_connections(self) -> None:
-        """Leave it as it is."""
+        """Do nothing: the connection belongs to the caller of `joined`."""
 
 
 def joined(connection: Connection) -> Pool:
-    """Return a pool for what is to be one with the transaction that runs on this connection."""
+    """Return a pool whose transactions become parts of the transaction that runs on this connection."""
     return cast(Pool, _Joined(connection))
 
 
 @asynccontextmanager
 async def trial(pool: Pool) -> AsyncIterator[Connection]:
-    """Run the block in a transaction that is undone at its end: nothing of it stays."""
+    """Run the block in a transaction that is rolled back at its end."""
     async with statement(pool) as connection:
         undone = connection.transaction()
         await undone.start()
@@ -246,9 +246,10 @@ _ATTEMPT: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
 
 
 async def repeat_on_conflict(act: Callable[[], Awaitable[_T]]) -> _T:
-    """Run `act`, and a few times again while its first transaction has to make way for another one.
+    """Run `act`, and repeat it a few times if its first transaction conflicts with another one.
 
-    Until then, `act` only reads. After a commit, nothing is repeated. Raises TransactionConflict at last.
+    Before that transaction, `act` must only read. After a commit, nothing is repeated. Raises TransactionConflict when
+    the last try conflicts too.
     """
     for pause in _PAUSES:
         attempt = _Attempt()
@@ -260,13 +261,13 @@ async def repeat_on_conflict(act: Callable[[], Awaitable[_T]]) -> _T:
                 raise
         finally:
             _ATTEMPT.reset(token)
-        await asyncio.sleep(random() * pause)  # noqa: S311 - so that two that met do not meet again
+        await asyncio.sleep(random() * pause)  # noqa: S311 - so that the same two do not conflict again
     return await act()
 
 
 @asynccontextmanager
 async def statement(pool: Pool) -> AsyncIterator[Connection]:
-    """Run the block on one connection, each statement for itself. Raises Unavailable on a transient error."""
+    """Run the block on one connection, without a transaction around it. Raises Unavailable on a transient error."""
     connection = await _acquire_or_unavailable(pool)
     try:
         yield connection
@@ -289,7 +290,7 @@ async def _release(pool: Pool, connection: _Lent) -> None:
 
 
 async def _acquire_or_unavailable(pool: Pool) -> _Lent:
-    """Return a connection of the pool. Raises Unavailable, whatever the reason of the server."""
+    """Return a connection of the pool. Raises Unavailable for every error of the server."""
     try:
         return await _acquire(pool)
     except Exception as error:
@@ -300,7 +301,7 @@ async def _acquire_or_unavailable(pool: Pool) -> _Lent:
 
 
 async def _acquire(pool: Pool) -> _Lent:
-    """Acquire a connection; while the server accepts no more, wait for one that the pool has."""
+    """Acquire a connection. While the server accepts no new ones, wait for one that the pool has already."""
     clock = asyncio.get_running_loop().time
     until = clock() + _ACQUIRE_DEADLINE
     while True:
@@ -313,9 +314,9 @@ async def _acquire(pool: Pool) -> _Lent:
 
 
 async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
-    """Run `act` for at most so many seconds. Raises Unavailable after that, and lets `act` end by itself.
+    """Run `act` for at most `seconds`. After that, cancel it without waiting for its end, and raise Unavailable.
 
-    A connection whose server went silent is only released long after.
+    If the server is silent, `act` ends much later, when its connection has been released.
     """
     task = asyncio.ensure_future(act)
     _ABANDONED.add(task)
@@ -331,7 +332,7 @@ async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
 
 
 def is_lost(connection: Connection) -> bool:
-    """Tell whether the connection is closed; its pool takes such a one back at once, and it answers nothing then."""
+    """Tell whether the connection is closed. Its pool takes a closed connection back, and any use of it then raises."""
     try:
         return connection.is_closed()
     except asyncpg.InterfaceError:
@@ -341,7 +342,7 @@ def is_lost(connection: Connection) -> bool:
 async def unless_lost(connection: Connection, act: Coroutine[object, object, _T]) -> _T:
     """Return what `act` returns. Raises DatabaseUnavailable as soon as its connection is lost.
 
-    For what sends much to the server: asyncpg waits on for a server that is gone to take more of it.
+    This is for sending much data: asyncpg would keep waiting for a lost server to accept more.
     """
     lost = asyncio.Event()
 
@@ -365,7 +366,7 @@ async def unless_lost(connection: Connection, act: Coroutine[object, object, _T]
             connection.remove_termination_listener(note)
 
 
-#: tasks that nobody waits for any more; whatever they end with is seen
+#: tasks that nobody waits for any more; their exceptions are retrieved, so that asyncio does not complain
 _ABANDONED: set[asyncio.Future[Any]] = set()
 
 

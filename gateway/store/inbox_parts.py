@@ -1,11 +1,11 @@
-"""The inbox in parts by time: what is past its retention is dropped with its files, not deleted row by row.
+"""The inbox in parts by time, so that expired deliveries are dropped as whole tables, not deleted row by row.
 
-The newest part is the table `deliveries` itself: every statement of every version stores there. To begin a part, that
-table is renamed and becomes the child (by inheritance) of a new one of its name. So each part is the child of the next
-newer one, `deliveries` reads all of them, and a part ends when it is old or large enough.
+The newest part is the table `deliveries` itself, into which every statement of every version inserts. To begin a part,
+that table is renamed, and becomes the child (by inheritance) of a new table `deliveries`. So each part is the child of
+the next newer one, and `deliveries` reads all of them. A part ends when it is old or large enough.
 
-PostgreSQL's declarative partitions would need their bounds ahead, and have no unique index without the column that they
-are divided by: `deliveries_refused` is one, on which gateways count refused requests.
+PostgreSQL's declarative partitions need their bounds in advance, and every unique index must contain the partition key.
+But the unique index `deliveries_refused`, with which gateways count refused requests, cannot.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import asyncpg
 
 from gateway.store.database import Connection
 
-#: Whoever stores a delivery waits behind a change of the tables: it gives up soon, and is tried again.
+#: statements that store deliveries wait behind a change of the tables, so the change soon gives up, and is retried
 _LOCK_TIMEOUT = "50ms"
 _AT_ONCE = 2000  # deliveries of a dropped part, for one statement
 NAME_OF_PART = "^deliveries_[0-9]{8}_[0-9]{9}$"  # of a part that is not the newest, after the moment of its end
@@ -32,7 +32,7 @@ class Part:
 
 
 async def is_part_full(connection: Connection, *, lasts: timedelta, most: int) -> bool:
-    """Return whether the newest part has more than so many bytes, or a delivery from longer ago than `lasts`."""
+    """Return whether the newest part has more than `most` bytes, or a delivery that is older than `lasts`."""
     return bool(
         await connection.fetchval(
             """
@@ -148,9 +148,9 @@ async def select_detached(connection: Connection) -> list[str]:
 
 
 async def forget(connection: Connection, name: str, after: str) -> str | None:
-    """Delete what refers to the next deliveries of a detached part, as the triggers of the inbox do for deleted ones.
+    """Delete what refers to the next deliveries of a detached part, as triggers of the inbox do for deleted deliveries.
 
-    They follow `after` in the order of their ids. Returns the last of them; None: there are no more.
+    These are the next ones after the id `after`. Returns the id of the last one, or None if there are no more.
     """
     rows = await connection.fetch(
         f"SELECT delivery_id FROM {name} WHERE delivery_id > $1 ORDER BY delivery_id LIMIT {_AT_ONCE}",  # noqa: S608

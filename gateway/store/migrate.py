@@ -1,10 +1,10 @@
 """Apply the numbered SQL files once and in order, by one process at a time, beside gateways that serve.
 
-A file with the line `-- expands` keeps everything that a gateway of the previous release uses: that gateway goes on.
-After any other file, a gateway that does not know it is too old: see `select_newer`.
+A file with the line `-- expands` keeps everything that a gateway of the previous release uses, so that gateway goes on.
+After any other file, a gateway that does not know the file is too old: see `select_newer`.
 
-Before the first release the files had other numbers. They are in `migrations/former` and run only for a database that
-has some of them: it gets the rest, and then its ledger is replaced by number 1, the whole schema.
+Before the first release the files had other numbers. They are in `migrations/former`, and run only for a database that
+has some of them. It gets the rest of these, and then its ledger is replaced by number 1, the whole schema.
 """
 
 import asyncio
@@ -66,8 +66,8 @@ class Migration:
         return _EXPANDS.search(self.sql) is not None
 
 
-#: What a database was given whose ledger was replaced. A gateway that only knows the former numbers does not know this
-#: one: it finds itself too old, also when later files get numbers that it knows.
+#: the ledger entry of a database whose ledger was replaced. A gateway that knows only the former numbers does not know
+#: this one. So it finds itself too old, even if later files get numbers that it knows
 _RENUMBERED = Migration(0, "renumbered", "")
 
 
@@ -116,9 +116,9 @@ async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list
 
 
 async def require_current(pool: Pool, *, on_empty: Callable[[], None]) -> None:
-    """Check that the schema is the one that this program knows, or expands it. Nothing is migrated.
+    """Check that the schema is the one that this program knows, or an expansion of it, without migrating it.
 
-    An empty database is given the schema, after `on_empty`. Raises Unavailable for an older or a newer one.
+    An empty database is given the schema, after `on_empty`. Raises Unavailable for an older or a newer schema.
     """
     state, _ = await standing(pool)
     if state is Standing.EMPTY:
@@ -132,7 +132,7 @@ async def require_current(pool: Pool, *, on_empty: Callable[[], None]) -> None:
 
 
 class Standing(Enum):
-    """What a database has of the schema that this program knows."""
+    """How the schema of a database compares with the one that this program knows."""
 
     EMPTY = auto()
     OLDER = auto()
@@ -140,7 +140,7 @@ class Standing(Enum):
 
 
 async def standing(pool: Pool) -> tuple[Standing, list[Migration]]:
-    """Return what a database has, and what it lacks. Raises Unavailable for a newer one, and for a changed one."""
+    """Return a database's standing and its missing migrations. Raises Unavailable for a newer or changed schema."""
     wanted = shipped()
     async with pool.acquire() as connection:
         older = await has_former_numbers(connection, wanted)
@@ -151,9 +151,9 @@ async def standing(pool: Pool) -> tuple[Standing, list[Migration]]:
 
 
 async def select_newer(connection: Connection, known: Collection[int] | None = None) -> int | None:
-    """Return the newest migration that makes a gateway too old which knows `known`; None if there is none.
+    """Return the newest applied migration that makes a gateway too old that knows only `known`; None if there is none.
 
-    By default `known` is what this gateway was shipped with.
+    By default, `known` are the migrations that this gateway was shipped with.
     """
     newest: int | None = await connection.fetchval(
         "SELECT max(number) FROM schema_migrations WHERE number <> ALL($1) AND NOT expands",
@@ -252,7 +252,7 @@ async def _renumber(connection: Connection, wanted: list[Migration]) -> list[Mig
 
 
 async def has_former_numbers(connection: Connection, wanted: list[Migration]) -> bool:
-    """Tell whether the first migration that was applied is the first of the former ones, and that is not wanted."""
+    """Tell whether the database began with the first of the former migrations, and that is not the first wanted one."""
     try:
         sha256 = await connection.fetchval("SELECT sha256 FROM schema_migrations WHERE number = 1")
     except asyncpg.UndefinedTableError:

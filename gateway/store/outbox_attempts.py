@@ -1,4 +1,4 @@
-"""What became of a claimed delivery of the outbox: how far it is, that it is finished, or that it waits once more."""
+"""Records the result of an attempt at a claimed delivery of the outbox: progress, the end, or another wait."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,7 +9,7 @@ from gateway.store.outbox_claims import ClaimedDelivery
 
 
 async def store_progress(connection: Connection, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> bool:
-    """Store what the receiver has taken so far, and what it is sent next; return False for a stale owner."""
+    """Store what the receiver has accepted so far, and what is sent next; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries SET progress = $3
@@ -31,7 +31,7 @@ async def finish_delivery(
     error: str | None,
     progress: Mapping[str, Any],
 ) -> bool:
-    """Record that the receiver has taken it, or that it is given up; return False for a stale owner."""
+    """Record that the delivery was accepted, or is given up; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries
@@ -59,7 +59,7 @@ async def postpone_delivery(
     progress: Mapping[str, Any] | None,
     counted: bool = True,
 ) -> bool:
-    """Let it wait for its next attempt; return False for a stale owner. Without `progress`, what is stored stays."""
+    """Let the delivery wait for its next attempt; return False for a stale owner. `progress` None changes none."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries

@@ -85,14 +85,14 @@ async def select_deliveries(
 
 
 async def replay_delivery(connection: Connection, delivery_id: str) -> int:
-    """Deliver once more what was delivered or given up, and return 1; 0 if it waits still. Raises NotFound."""
+    """Queue a finished delivery again, and return 1. Return 0 if it still waits. Raises NotFound."""
     if not await connection.fetchval("SELECT true FROM outbox_deliveries WHERE delivery_id = $1", delivery_id):
         raise NotFound("Delivery not found")
     return await _replay(connection, "delivery_id = $1", delivery_id)
 
 
 async def replay_failed(connection: Connection, alert_id: str) -> int:
-    """Deliver once more what was given up of an alert; return the number."""
+    """Queue again the deliveries of an alert that were given up; return their number."""
     return await _replay(connection, "alert_id = $1 AND state = 'failed'", alert_id)
 
 

@@ -1,4 +1,4 @@
-"""Bounds of the outbox: for how long something waits in it, how much does, and when it is deleted."""
+"""Bounds of the outbox: for how long deliveries may wait, how many may, and when finished ones are deleted."""
 
 from datetime import timedelta
 
@@ -8,16 +8,16 @@ _AT_ONCE = 1000  # rows that one statement deletes
 
 
 async def shorten_waits(connection: Connection, lease: timedelta, pause: timedelta) -> None:
-    """Shorten leases, pauses and waits that are longer than any: there, the clock was set back.
+    """Shorten leases, pauses and waits that are longer than any can be, because the clock was set back.
 
-    What is held for quiet hours is looked at again, and held again.
+    A delivery that is held for quiet hours becomes due, and is then held again.
     """
     await connection.execute(
         "UPDATE outbox_deliveries SET lease_until = now() + $1 WHERE state = 'waiting' AND lease_until > now() + $1",
         lease,
     )
     await connection.execute("UPDATE alerts SET paused_until = now() + $1 WHERE paused_until > now() + $1", pause)
-    # What was written before the clock was set back, as long as it differs by more than a transaction takes.
+    # These rows were written before the clock was set back, by more than a transaction takes.
     await connection.execute(
         """
         UPDATE outbox_deliveries
@@ -31,7 +31,7 @@ async def shorten_waits(connection: Connection, lease: timedelta, pause: timedel
 
 
 async def give_up_old(connection: Connection, *, older_than: timedelta, most: int) -> int:
-    """Give up what waits for too long, and the oldest of a receiver for which too much waits; return the number."""
+    """Give up deliveries that wait too long, and the oldest of a receiver with too many; return their number."""
     done = await connection.execute(
         """
         UPDATE outbox_deliveries d
@@ -63,7 +63,7 @@ async def give_up_old(connection: Connection, *, older_than: timedelta, most: in
 async def delete_expired(connection: Connection, *, older_than: timedelta, most: int) -> bool:
     """Delete old deliveries that are finished, and the oldest beyond so many, with their events.
 
-    A number at a time: returns whether there may be more.
+    Deletes a limited number, and returns whether there may be more.
     """
     rows = await connection.fetch(
         """

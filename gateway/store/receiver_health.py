@@ -1,17 +1,17 @@
-"""How the receivers of alerts do."""
+"""Whether the receivers of alerts accept deliveries, and until when failing ones are paused."""
 
 from datetime import timedelta
 
 from gateway.store.database import Connection
 
-#: a receiver may not ask to be left alone for longer
+#: the longest pause that a receiver can ask for
 LONGEST_PAUSE = timedelta(hours=6)
 #: failures in a row after which a receiver is paused
 TRIPPED = 5
 
 
 async def mark_well(connection: Connection, alert_id: str) -> None:
-    """Record that the receiver took something."""
+    """Record that the receiver has accepted a delivery."""
     await connection.execute(
         """
         UPDATE alerts SET failures = 0, paused_until = NULL, last_error = NULL, delivered_at = now()
@@ -24,9 +24,9 @@ async def mark_well(connection: Connection, alert_id: str) -> None:
 
 
 async def mark_failed(connection: Connection, alert_id: str, error: str, pause: timedelta | None, *, down: bool) -> int:
-    """Record that the receiver took something not, and pause it; return its failures in a row.
+    """Record that the receiver did not accept a delivery, and pause it. Return its failures in a row.
 
-    Those that were under way when it was paused failed together: they count no more.
+    Failures during a pause do not count: these deliveries were under way when the pause began.
     """
     return int(
         await connection.fetchval(
@@ -49,5 +49,5 @@ async def mark_failed(connection: Connection, alert_id: str, error: str, pause: 
 
 
 async def disable_alert(connection: Connection, alert_id: str, error: str) -> None:
-    """Turn an alert off, since its receiver wants nothing more."""
+    """Disable an alert, since its receiver wants no more deliveries."""
     await connection.execute("UPDATE alerts SET enabled = false, last_error = $2 WHERE alert_id = $1", alert_id, error)

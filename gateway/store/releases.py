@@ -55,7 +55,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseMember:
-    """A member, and the deployments that bring it forward, put it back, or wait behind the release."""
+    """A member, with the deployments that bring it forward, put it back, or wait for the end of the release."""
 
     member: Member
     deployment_id: str | None
@@ -76,7 +76,7 @@ def _release(row: asyncpg.Record) -> Release:
 
 
 async def notify(connection: Connection) -> None:
-    """Let a gateway look at the open releases."""
+    """Notify the gateways that an open release may have to be advanced."""
     await connection.execute(f"NOTIFY {CHANNEL}")
 
 
@@ -150,7 +150,7 @@ async def lock_if_open(connection: Connection, release_id: str) -> Release | Non
 
 
 async def select_any(connection: Connection) -> bool:
-    """Tell whether there is a release that has not ended, or a member of a group whose pushes are gathered."""
+    """Tell whether there is an open release, or a group that gathers pushes."""
     return bool(
         await connection.fetchval(
             """
@@ -196,7 +196,7 @@ def place(release: Release) -> tuple[datetime, str]:
 
 
 async def update_state(connection: Connection, release_id: str, state: ReleaseState, reason: Reason | None) -> None:
-    """Record what a release has come to. When it ends, its applications are free for other deployments."""
+    """Record the new state of a release. When it ends, its applications are free for other deployments."""
     await connection.execute(
         """
         UPDATE releases
@@ -362,7 +362,7 @@ async def report_trouble(connection: Connection, deployment: Deployment, reason:
 
 
 async def delete_old(connection: Connection, most: int) -> None:
-    """Delete releases that ended long ago: those without a deployment, and of each name beyond so many."""
+    """Delete releases that ended over a day ago, and have no deployment left or are beyond `most` of their name."""
     await connection.execute(
         """
         DELETE FROM releases r

@@ -1,7 +1,7 @@
 """Restore a backup into an empty database: in one transaction, at the schema that it was made with, then migrated.
 
-What the backup says is settled with reality by the gateway that starts next, as after a crash: the lease of a
-deployment that ran has ended, it is claimed at once, and journal and engine tell how it goes on.
+The gateway that starts next brings the backup in line with the engines, as after a crash: the leases of running
+deployments have ended, so they are claimed at once, and go on by what the journal and the engine show.
 """
 
 import asyncio
@@ -68,14 +68,14 @@ async def restore_backup(
 
 @asynccontextmanager
 async def _whole_or_nothing(connection: Connection) -> AsyncIterator[None]:
-    """Run the block in a transaction. Raises Unavailable, with the first reason, where the database fails meanwhile."""
+    """Run the block in a transaction. Raises Unavailable, with the first reason, if the database fails meanwhile."""
     is_complete = False
     try:
         async with connection.transaction():
             yield
             is_complete = True
     except Exception as error:
-        # A database without disk space may end before it can undo: that it does so then is not the reason.
+        # A database without disk space may crash during the rollback. The first error is the reason, not the crash.
         reasons = [why for one in _with_contexts(error) if (why := _database_reason(one))]
         if not reasons:
             raise
@@ -88,23 +88,23 @@ async def _whole_or_nothing(connection: Connection) -> AsyncIterator[None]:
 
 
 def _database_reason(error: BaseException) -> str | None:
-    """Return why the database failed, if it did, and not reading the file."""
+    """Return why the database failed, or None if the error is not one of the database."""
     if isinstance(error, _OF_DATABASE) and is_transient(error):
         return describe(error)
     return str(error) if isinstance(error, DatabaseUnavailable) else None
 
 
 def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, and what was under way to be handled when it came up."""
+    """Yield the error, and then the errors that were being handled when it was raised."""
     while error is not None:
         yield error
         error = error.__context__
 
 
 async def _require_empty(connection: Connection) -> None:
-    """Raises Conflict where anything is there, also if it is not the gateway's; what an extension made does not count.
+    """Raise Conflict unless the database is empty. Objects of other programs count, but not those of extensions.
 
-    The ledger also counts where the search path finds it in another schema than the one that tables are made in.
+    The ledger counts even if the search path finds it in another schema than the one where tables are created.
     """
     found = await connection.fetchval(
         """
@@ -191,7 +191,7 @@ async def _copy(connection: Connection, table: Table, records: Iterator[Record])
 
 
 async def _move_sequences(connection: Connection) -> None:
-    """Let each numbered column go on behind its highest number."""
+    """Set each sequence to continue after the highest number of its column."""
     rows = await connection.fetch(
         """
         SELECT c.relname AS name, a.attname AS attribute,
@@ -211,10 +211,10 @@ async def _move_sequences(connection: Connection) -> None:
 
 
 async def _settle(connection: Connection) -> None:
-    """End every lease: whoever held it is not there. What waited for a time is due when it was."""
+    """End every lease, since its owner does not exist any more. Deployments that wait for a time stay due then."""
     await connection.execute("UPDATE deployments SET lease_until = now(), waits_for = NULL WHERE status = 'running'")
     if await connection.fetchval("SELECT to_regclass('outbox_deliveries')") is not None:
-        # What waited may have been delivered since the backup: without `sending`, hosts of code are asked before.
+        # A waiting delivery may have been delivered since the backup. Without `sending`, its host is asked before.
         await connection.execute(
             """
             UPDATE outbox_deliveries
@@ -225,7 +225,7 @@ async def _settle(connection: Connection) -> None:
 
 
 async def _take_keys(connection: Connection, keyring: Keyring, keys: tuple[bytes, ...]) -> list[str]:
-    """See to it that this installation opens the secrets; return the places of those that no key opens."""
+    """Make the secrets decryptable here; return the places of those that no key decrypts."""
     if isinstance(keyring, KeyFile):
         own = keyring.own() if keyring.is_there() else ()
         keyring.replace(list(dict.fromkeys([*keys, *own])))

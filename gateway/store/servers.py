@@ -129,19 +129,10 @@ async def update_server(
         raise Conflict(f"there is a server called {name!r} already") from error
 
 
-async def update_state(
-    connection: Connection, server_id: str, *, engine_id: str | None = None, error: str | None = None
-) -> None:
-    """Record the engine that responds there, or the error."""
+async def update_error(connection: Connection, server_id: str, error: str) -> None:
+    """Record why no engine answers at the server. `engines.upsert_seen` clears this."""
     await connection.execute(
-        """
-        UPDATE servers
-           SET engine_id = coalesce($2, engine_id), error = $3
-         WHERE server_id = $1 AND (engine_id, error) IS DISTINCT FROM (coalesce($2, engine_id), $3)
-        """,
-        server_id,
-        engine_id,
-        error,
+        "UPDATE servers SET error = $2 WHERE server_id = $1 AND error IS DISTINCT FROM $2", server_id, error
     )
 
 

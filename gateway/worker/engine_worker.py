@@ -352,7 +352,7 @@ class EngineWorker:
         reason = Reason(Code.ENGINE_UNREACHABLE, f"{where}{error}")
         async with transaction(self._pool) as connection:
             if self.server_id is not None:
-                await servers.update_state(connection, self.server_id, error=self.error)
+                await servers.update_error(connection, self.server_id, self.error)
             if known is None or not self._pool_view.reaches(known):
                 engine_id = known.engine_id if known else None
                 await leases.mark_waiting(connection, self.server_id, engine_id, reason)
