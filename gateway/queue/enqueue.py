@@ -3,8 +3,8 @@
 An application has at most one queued deployment. A new push or request
 
     joins it         if it is for the same image, or is a push while the application is about to start
-        is ignored       if it is a push of another image than a person requested
-        supersedes it    otherwise, and is forced if the superseded deployment was
+    is ignored       if it is a push of another image than a person requested
+    supersedes it    otherwise, and is forced if the superseded deployment was
 
 A new deployment waits until the running one has ended.
 """
