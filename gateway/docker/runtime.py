@@ -94,7 +94,7 @@ class Runtime(Protocol):
         """Remove what earlier attempts left beside the serving version. Requires that no swap is open."""
 
     async def serving(self) -> Serving | None:
-        """Return what has the application's name. Raises Failed when it belongs to something else."""
+        """Return the container or service with the application's name. Raises Failed when it is somebody else's."""
 
     def spec_hash(self) -> str:
         """Return a hash of everything the user configured."""

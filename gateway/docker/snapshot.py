@@ -142,7 +142,10 @@ def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
 
 
 def deployment_of(expected: ExpectedState, snapshot: Snapshot) -> str | None:
-    """Return the deployment that made what has the application's name, if this installation made it for it."""
+    """Return the deployment that made the container or service with the application's name.
+
+    None if this installation did not make it for this application.
+    """
     if found := snapshot.services.get(expected.app_name):
         labels: Mapping[str, str] = found[0].labels
     elif container := snapshot.containers.get(expected.app_name):

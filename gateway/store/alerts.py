@@ -1,4 +1,4 @@
-"""Alerts as they are set. The address of a receiver, with its secrets, is stored encrypted, as one."""
+"""Alerts as they are set. The address of a receiver and its secrets are stored encrypted, in one column."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -123,7 +123,7 @@ async def lock_alert(connection: Connection, vault: Vault, alert_id: str) -> Ale
 
 
 async def update_alert(connection: Connection, vault: Vault, changed: Alert, *, resets: bool) -> Alert:
-    """Store what was changed. `resets`: what is known of the receiver is about another one."""
+    """Store a changed alert. `resets`: the receiver is another one, so its failures and pause are cleared."""
     row = await connection.fetchrow(
         f"""
         UPDATE alerts
@@ -223,5 +223,5 @@ async def upsert_settings(connection: Connection, names: Mapping[str, str], even
 
 
 async def delete_unset(connection: Connection) -> None:
-    """Delete what no gateway has in its settings any more."""
+    """Delete the receivers that no gateway has in its settings any more."""
     await connection.execute("DELETE FROM alerts WHERE set_at < now() - $1::interval", _SETTING_KEPT)

@@ -54,7 +54,7 @@ async def update_image(connection: Connection, application_id: str, image: str) 
 
 
 async def keep_current_image(connection: Connection, application_id: str) -> None:
-    """Prevent that a queued or running deployment changes the image."""
+    """Prevent a queued or running deployment from changing the image."""
     await connection.execute(
         """
         UPDATE deployments

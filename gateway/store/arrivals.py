@@ -26,7 +26,7 @@ class Arrivals:
 
     @property
     def at(self) -> int:
-        """Its beginning in Unix time."""
+        """The beginning of the hour in Unix time."""
         return int(self.hour.timestamp())
 
     @property

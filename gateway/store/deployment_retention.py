@@ -53,7 +53,7 @@ async def select_after(
 async def delete_surplus(
     connection: Connection, application_id: str, *, previous: str | None, most: int, older_than: timedelta
 ) -> bool:
-    """Delete the oldest deployments beyond so many or older than a limit; return whether there may be more.
+    """Delete the oldest deployments, beyond a number or older than a limit. Return whether there may be more.
 
     These always stay: queued and running deployments, and those with a monitor window or an open swap; the one that
     tells the application's state; the one that serves, the version before it (`previous`), and one of each version that

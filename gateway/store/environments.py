@@ -124,7 +124,7 @@ async def resolve_variables(
 
 
 async def lock_environment(connection: Connection, environment_id: str) -> None:
-    """Prevent that an application is added until the transaction ends. Raises NotFound."""
+    """Prevent applications from being added until the transaction ends. Raises NotFound."""
     if not await connection.fetchval(
         "SELECT true FROM environments WHERE environment_id = $1 FOR UPDATE", environment_id
     ):

@@ -1,4 +1,4 @@
-"""Where the image of an event comes from: what was looked up is kept with the event."""
+"""The origins of the images of events. An origin that was looked up is stored with its event."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ async def select_origin(connection: Connection, event_id: str) -> Mapping[str, A
 async def select_called_origin(
     connection: Connection, deployment_id: str
 ) -> tuple[list[str], Mapping[str, Any] | None]:
-    """Return the ids of a deployment and the one that it goes back to, and the origin that their calls name, if any."""
+    """Return the ids of a deployment and its rollback target, and the origin that the calls for them name, if any."""
     rows = await connection.fetch(
         """
         SELECT d.deployment_id, d.origin

@@ -351,7 +351,7 @@ class Discovered:
 
 
 async def select_discovered(connection: Connection, most: int) -> list[Discovered]:
-    """Return the applications that labels adopted, and what else carries labels now, at most so many, by name."""
+    """Return the applications that were adopted by labels, and all else that has labels now: at most `most`."""
     rows = await connection.fetch(
         """
         SELECT a.app_name AS name, a.server_id, a.application_id, true AS exists, l.paused, '' AS reason,

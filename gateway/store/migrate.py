@@ -233,7 +233,7 @@ async def apply_to_empty(connection: Connection, migrations: Iterable[Migration]
 
 
 async def apply_missing(connection: Connection) -> None:
-    """Apply what is missing, in the caller's transaction, under the lock of `exclusively`."""
+    """Apply the missing migrations in the caller's transaction, under the lock of `exclusively`."""
     for migration in await _missing(connection, shipped()):
         await _apply(connection, migration)
 

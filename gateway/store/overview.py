@@ -170,7 +170,7 @@ async def select_pending_changes(connection: Connection, limit: int) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest rows of lists: where one changes, its list does."""
+    """The newest rows of lists. A list has changed if its newest row has."""
 
     deployment_id: str | None
     delivery_id: str | None

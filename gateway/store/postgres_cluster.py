@@ -85,7 +85,7 @@ class Cluster:
                 self._make(programs / "initdb", self._account(programs / "postgres"), held)
 
     def enter(self) -> None:
-        """Start to use the server; create and start it if necessary. Raises Unavailable."""
+        """Begin using the server; create and start it if necessary. Raises Unavailable."""
         try:
             self._make_directory()
             self._host = self._stack.enter_context(short_path(self.directory.resolve()))
@@ -105,7 +105,7 @@ class Cluster:
             raise Unavailable(f"the embedded PostgreSQL in {self.directory} does not start: {error}") from error
 
     def leave(self) -> None:
-        """Stop to use the server; the last one that leaves stops it."""
+        """End using the server. The last process that leaves stops it."""
         if self._using is None:
             return
         try:
@@ -209,7 +209,7 @@ class Cluster:
             shutil.rmtree(place, ignore_errors=True)
 
     def _lock_up(self, postgres: Path, account: ServerAccount) -> None:
-        """Require a password for each connection. An earlier version set none: all that reached the socket came in."""
+        """Require a password for each connection. Earlier versions let in everybody who reached the socket."""
         write_private(self.directory / "pg_hba.conf", _HBA, account)
         if self._password.exists():
             return
@@ -312,7 +312,7 @@ class Cluster:
 
 @contextmanager
 def making(data_dir: Path) -> Iterator[None]:
-    """Create the database beside the block, if there is none. When that fails, `Cluster.enter` says why."""
+    """Create the database while the block runs, if there is none. If that fails, `Cluster.enter` reports why."""
 
     def make() -> None:
         with suppress(Unavailable, OSError):

@@ -108,7 +108,7 @@ async def select_project(
 
 
 async def lock_project(connection: Connection, project_id: str) -> None:
-    """Prevent that anything is added to the project until the transaction ends. Raises NotFound."""
+    """Prevent anything from being added to the project until the transaction ends. Raises NotFound."""
     if not await connection.fetchval("SELECT true FROM projects WHERE project_id = $1 FOR UPDATE", project_id):
         raise NotFound(_NOT_FOUND)
 

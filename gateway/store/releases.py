@@ -1,4 +1,4 @@
-"""Releases and their members. Whoever changes a release locks its row, and then those of its applications."""
+"""Releases and their members. A change of a release locks its row, and then the rows of its applications."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -122,7 +122,7 @@ async def _require_empty(connection: Connection) -> None:
 
 
 def _migrations_of(schema: tuple[Applied, ...], version: str) -> list[migrate.Migration]:
-    """Return the files that made the schema of a backup. Raises InvalidInput for one that is not known here."""
+    """Return the migrations that made the schema of a backup. Raises InvalidInput if one is not known here."""
     known = {one.number: one for one in migrate.shipped()}
     wanted = [one for one in schema if one.number]
     for one in wanted:
@@ -140,7 +140,7 @@ def _migrations_of(schema: tuple[Applied, ...], version: str) -> list[migrate.Mi
 
 
 async def _load(connection: Connection, records: Iterator[Record]) -> list[str]:
-    """Put the rows into the tables; return the names of those that the schema does not have."""
+    """Copy the rows into the tables. Return the names of tables in the backup that the schema does not have."""
     tables = {table.name: table for table in await select_tables(connection)}
     everything = ", ".join(quoted(name) for name in tables if name != "schema_migrations")
     for name in tables:

@@ -62,7 +62,7 @@ async def select_newest(connection: Connection, digests: Collection[str]) -> byt
 
 
 def _decompress(packed: bytes) -> bytes | None:
-    """Return the report; None for what is none, or is too large."""
+    """Return the decompressed report. None if it cannot be decompressed, or is too large."""
     stream = zlib.decompressobj(31)
     try:
         text = stream.decompress(packed, _LARGEST)

@@ -1,4 +1,4 @@
-"""A file that opens with a passphrase, and only as it was written: no byte changed, no part missing or exchanged.
+"""A file encrypted with a passphrase. It opens only if no byte was changed, and no part is missing or exchanged.
 
     magic, length of the header (4 bytes), header (JSON), a seal of the header (16 bytes), chunks
 
@@ -26,7 +26,7 @@ _TAG: Final = 16
 _SALT: Final = 16
 _LONGEST_HEADER: Final = 64 * 1024
 _OF_HEADER: Final = b"\xff" * 12  # the nonce of its seal: no chunk has this number
-# Of format 1. They are no part of the file, so that no file says how much memory and time it takes.
+# Parameters of format 1. They are not in the file, so that no file decides how much memory and time its key takes.
 _MEMORY, _PASSES, _LANES = 64 * 1024, 3, 4  # KiB
 
 
@@ -40,7 +40,7 @@ def _nonce(number: int, *, last: bool) -> bytes:
 
 
 class SealedWriter:
-    """Writes such a file: the header at once, what is written by the MiB, the rest at `finish`."""
+    """Writes such a file: the header at once, then each full MiB of content, and the rest at `finish`."""
 
     def __init__(self, file: IO[bytes], passphrase: str, header: Mapping[str, Any]) -> None:
         salt = secrets.token_bytes(_SALT)
@@ -68,7 +68,7 @@ class SealedWriter:
 
 
 class SealedReader:
-    """Reads such a file; every method raises InvalidInput where it is not as it was written."""
+    """Reads such a file. Every method raises InvalidInput if the file is not as it was written."""
 
     def __init__(self, file: IO[bytes], header: Mapping[str, Any], front: bytes) -> None:
         self.header = header

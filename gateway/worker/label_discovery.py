@@ -346,7 +346,7 @@ def _acting(seen: _Seen, action: str) -> Iterator[Actor]:
 
 
 def _labelled(seen: _Seen) -> tuple[set[str], set[str]]:
-    """Return the ids of the applications adopted from what has the label now, and the names of all that has it."""
+    """Return the ids of the applications whose original has the label now, and the names of all with the label."""
     enabled = [one for one in seen.objects if not one.by_tasks and labels.is_enabled(one.labels)]
     # Anybody can set the label that says that a container is a copy. So of a copy, only the name counts.
     decided = [

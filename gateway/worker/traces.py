@@ -42,7 +42,7 @@ class Traces:
         self._more = asyncio.Event()
 
     def offer(self, deployment_id: str) -> None:
-        """Have the trace of a deployment sent that has ended."""
+        """Queue an ended deployment, so that its trace is sent."""
         if len(self._waiting) >= _MOST:
             TRACES.labels("dropped").inc()
             return
@@ -50,7 +50,7 @@ class Traces:
         self._more.set()
 
     async def send_all(self) -> None:
-        """Send what is offered, until cancelled."""
+        """Send the traces of offered deployments, until cancelled."""
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         async with aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session:
             while True:

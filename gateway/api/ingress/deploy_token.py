@@ -1,8 +1,8 @@
 """POST /api/deploy/{token}: the deploy token of one application. Whoever knows the token can have it deployed.
 
-A body that names an image deploys that image where a subscription of the application matches it, and nothing
-otherwise. A body that names none, or no body, deploys the configured image. GET deploys nothing: browsers and chat
-programs fetch links to preview them.
+A request whose body names an image deploys that image if a subscription of the application matches it, and nothing
+otherwise. A request whose body names no image, or is empty, deploys the configured image. GET deploys nothing, since
+browsers and chat programs fetch links to preview them.
 """
 
 from typing import Any
@@ -69,7 +69,7 @@ class _DeployRequest(Ingress):
             )
         notification = detect.parse(received, self.application.reference)
         if notification.names_no_image:
-            # Nothing distinguishes one such call from the next. So none is a duplicate, and it joins what is queued.
+            # Nothing tells such calls apart. So none is a duplicate: it joins the queued deployment.
             return Notification(names_no_image=True, event_id=f"call:{uuid4()}")
         return notification
 

@@ -127,7 +127,7 @@ class _Delivery:
     respond: Respond
 
     def finish(self, outcome: Outcome) -> None:
-        """Respond to the sender, who does not wait for what is then reported."""
+        """Respond to the sender, and then report: the sender does not wait for the report."""
         self.limiter.waiting -= 1
         try:
             answer = self._answer(outcome)
@@ -162,7 +162,7 @@ class _Delivery:
 
 
 def response(answer: Answer) -> bytes:
-    """Return what is sent where `pipeline.respond` returns this answer, to a client that keeps its connection."""
+    """Return the bytes that `pipeline.respond` would send for this answer, to a client that keeps its connection."""
     body = orjson.dumps(answer.body)
     more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()]) if answer.headers else ""
     head = (

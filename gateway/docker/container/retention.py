@@ -150,7 +150,7 @@ class ApplicationContainers:
 
 
 async def remove_new(engine: Engine, app_name: str, container_id: str) -> None:
-    """Remove a container that still has the name of one that has not served yet."""
+    """Remove a container if it still has a name of containers that have not served."""
     found = await containers.inspect(engine, container_id)
     if found is not None and names.is_new(app_name, found.name):
         await containers.remove(engine, container_id)

@@ -20,7 +20,7 @@ _ANY_PORT = {"HostIp": "", "HostPort": ""}
 
 
 def parse(text: str) -> Version:
-    """Parse a version as `1.41` or `v1.41`. What is no version counts as the oldest."""
+    """Parse a version such as `1.41` or `v1.41`. Any other text counts as the oldest version."""
     return tuple(int(part) for part in text.removeprefix("v").split(".") if part.isdecimal())
 
 
