@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from gateway.docker.engine import shutdown
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.applications import Application
@@ -125,6 +126,16 @@ async def within_deadline(attempt: Attempt, step: Coroutine[object, object, T]) 
             return await step
     except TimeoutError as error:
         raise _timed_out(attempt) from error
+
+
+async def unless_engine_ends(context: RolloutContext, step: Coroutine[object, object, T]) -> T:
+    """Run a step. Raises Postponed instead of Failed when the engine refused something because it shuts down."""
+    try:
+        return await step
+    except Failed as error:
+        if error.reason.code is Code.ENGINE_REFUSED:
+            await shutdown.check_runs_on(context.engine, context.identity.run)
+        raise
 
 
 async def check_deadline(attempt: Attempt) -> None:

@@ -24,7 +24,7 @@ from gateway.model.gates import Candidate
 from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout import swap as rollout_swap
-from gateway.rollout.attempt import Attempt, RolloutContext, Task, within_deadline
+from gateway.rollout.attempt import Attempt, RolloutContext, Task, unless_engine_ends, within_deadline
 from gateway.rollout.pull import pull, pull_ahead
 from gateway.rollout.resolve import ask_beside, check_platform, digest_mismatch, resolve
 
@@ -56,7 +56,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
         )
         return Attempt(context, task, journal, application, runtime, deadline)
 
-    try:
+    async def run() -> Outcome:
         if left_open is not None:
             settling = await begin(task.begun or application)
             if outcome := await rollout_swap.settle(settling, left_open):
@@ -70,6 +70,9 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             if task.deployment.cancelled_at is not None:
                 return Outcome(Status.CANCELLED, _CANCELLED)
             return await _RECIPES[task.deployment.kind](attempt)
+
+    try:
+        return await unless_engine_ends(context, run())
     except Failed as error:
         if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < rollout_swap.MAX_REMOVED_ATTEMPTS:
             # Somebody removed the container: create it again.
@@ -215,7 +218,7 @@ async def _start(attempt: Attempt) -> Outcome:
         return await _start_removed(attempt)
     await attempt.journal.begin(Step.START)
     try:
-        await attempt.runtime.start(serving)
+        await unless_engine_ends(attempt.context, attempt.runtime.start(serving))
     except Failed as error:
         return Outcome(Status.FAILED, error.reason, log=error.log)
     return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest) if serving.digest else None)

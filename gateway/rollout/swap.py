@@ -16,7 +16,7 @@ from gateway.docker.runtime import Boot, Serving
 from gateway.model.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.model.reference import Digest
-from gateway.rollout.attempt import Attempt, check_deadline, swap_slot, within_deadline
+from gateway.rollout.attempt import Attempt, check_deadline, swap_slot, unless_engine_ends, within_deadline
 
 _LOG = structlog.get_logger()
 
@@ -256,7 +256,7 @@ async def _prove(attempt: Attempt, swap: Swap, *, proven: bool) -> None:
 async def _put_back_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[object, object, None]) -> Outcome | None:
     """Run a step of the swap. On failure or cancellation, put the old version back. Returns None on success."""
     try:
-        await within_deadline(attempt, step)
+        await within_deadline(attempt, unless_engine_ends(attempt.context, step))
     except (Postponed, LeaseLost):
         raise  # the record stays open for the next attempt
     except Exception as error:

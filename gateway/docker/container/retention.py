@@ -1,7 +1,6 @@
 """Finds all containers of an application on an engine, keeps earlier versions and removes leftovers."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -82,7 +81,7 @@ class ApplicationContainers:
         changed = False
         for container in sorted(found, key=lambda one: (one.stopped, one.name != self._name)):
             if names.is_new(self._name, container.name):
-                await containers.remove(self.engine, container.container_id)
+                await self._remove_or_move_away(container)
                 changed = True
             elif names.is_aside(self._name, container.name):
                 # A kept container whose rollback was interrupted or superseded.
@@ -91,6 +90,14 @@ class ApplicationContainers:
                 await self._rename_back(container)
                 changed = True
         return await self.list_all() if changed else found
+
+    async def _remove_or_move_away(self, container: Container) -> None:
+        """Remove the container. One that the engine cannot remove now makes way: the next rollout tries again."""
+        try:
+            await containers.remove(self.engine, container.container_id)
+        except Failed as error:
+            _LOG.warning("A container cannot be removed yet", container=container.name, error=str(error))
+            await containers.rename(self.engine, container, names.stand_in(self._name, container.container_id))
 
     async def remain(self, expected: Iterable[Container]) -> bool:
         """Tell in one call whether just these containers exist under these names, and only the serving one runs."""
@@ -143,8 +150,11 @@ class ApplicationContainers:
             if young or not container.stopped:
                 continue
             # Never a running one: a rollback may have started it since.
-            with suppress(Failed):
+            try:
                 await remove(self.engine, container, running=False)
+            except Failed as error:
+                _LOG.warning("A container cannot be removed yet", container=container.name, error=str(error))
+            else:
                 removed.add(container.container_id)
         return [one for one in found if one.container_id not in removed]
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,9 @@ from gateway.cli.demo.process import until
 from gateway.docker.container import stop_cause
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
-from gateway.docker.engine.client import Engine, connect
+from gateway.docker.engine.client import Engine, EngineIdentity, connect
 from gateway.model.deployments import Kind, Status
-from gateway.model.errors import Code, Postponed, Reason
+from gateway.model.errors import Code, Failed, Postponed, Reason
 from gateway.store import database
 from tests.support.databases import create_database
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
@@ -151,3 +152,54 @@ async def test_it_waits_until_an_engine_has_shut_down(own: PrivateEngine, client
         await waiting
     assert caught.value.reason.code is Code.ENGINE_UNREACHABLE
     await containers.remove(client, made)
+
+
+async def test_what_an_engine_refuses_while_it_shuts_down_is_tried_again(
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has closed its stores by then, and still answers: the version is not at fault."""
+    await app.set(configuration={"order": "stop-first"})
+    await pushes("v1")
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    start, identify = containers.start, Engine.identify
+
+    async def refused(engine: Engine, container_id: str) -> None:
+        monkeypatch.setattr(containers, "start", start)
+        monkeypatch.setattr(Engine, "identify", restarted_meanwhile)
+        raise Failed(Code.ENGINE_REFUSED, "failed to update store: open : no such file or directory")
+
+    async def restarted_meanwhile(engine: Engine, *, same_run: bool = False) -> EngineIdentity:
+        monkeypatch.setattr(Engine, "identify", identify)
+        return replace(await identify(engine, same_run=same_run), run="the next")
+
+    monkeypatch.setattr(containers, "start", refused)
+    digest = await pushes("v2")
+    deployment = await app.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest, deployment.attempts) == (Status.SUCCEEDED, digest, 2)
+
+
+async def test_a_container_that_the_engine_cannot_remove_stands_in_nobodys_way(
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the engine was stopped while it started one: the container's file system is in use until it restarts."""
+    await pushes("v1")
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    serving, remove = await app.serving(), containers.remove
+    body = {"Image": serving.image_id, "Labels": serving.labels}
+    stuck = await containers.create(app.engine, f"{serving.name}.new.0123456789ab", body, {})
+
+    async def in_use(engine: Engine, container_id: str, *, running: bool = True) -> None:
+        if container_id == stuck:
+            raise Failed(Code.ENGINE_REFUSED, "failed to remove root filesystem: device or resource busy")
+        await remove(engine, container_id, running=running)
+
+    monkeypatch.setattr(containers, "remove", in_use)
+    await pushes("v2")
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    found = await containers.inspect(app.engine, stuck)
+    assert found is not None
+    assert found.name == f"{serving.name}.new.{stuck[:12]}", "its name is free for another one"
+    monkeypatch.setattr(containers, "remove", remove)
+    await pushes("v3")
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert await containers.inspect(app.engine, stuck) is None
