@@ -315,7 +315,7 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("published", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_dependents_are_recreated_on_the_replacement(host: Host, pushes: Pushes, *, published: bool) -> None:
     ports = {"PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}} if published else {}
     holder = await host.run(HostConfig=ports)

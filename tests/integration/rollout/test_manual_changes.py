@@ -284,7 +284,7 @@ async def left_alone(app: DeployedApp, container_id: str, name: str) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [Kind.DEPLOY, Kind.REDEPLOY])
+@pytest.mark.parametrize("kind", [Kind.DEPLOY, pytest.param(Kind.REDEPLOY, marks=pytest.mark.long)])
 async def test_another_image_under_copied_labels_is_replaced(app: DeployedApp, pushes: Pushes, kind: Kind) -> None:
     first = await pushes("v1")
     await app.ask(Kind.DEPLOY)
