@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from gateway.docker.engine import containers
 from gateway.docker.engine.containers import Container
+from gateway.model.configuration import Order
 from gateway.model.errors import RolloutError
 from tests.faults.strikes import Fault
 from tests.faults.world import RENAMED, World
@@ -45,8 +46,10 @@ async def _pause(world: World, one: Container) -> None:
 
 
 async def _disconnect(world: World, one: Container) -> None:
-    if (world.proxy.fired or "").startswith(("DELETE", "POST images/")):
-        return  # it has proven itself: what somebody disconnects then is his to connect
+    call = world.proxy.fired or ""
+    drains = world.order is Order.START_FIRST and call.endswith(("/update", "/stop")) and one.container_id not in call
+    if drains or call.startswith(("DELETE", "POST images/")):
+        return  # the new one has proven itself: what somebody disconnects then is his to connect
     for network in one.networks:
         body = {"Container": one.container_id, "Force": True}
         with suppress(RolloutError):
