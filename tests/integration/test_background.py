@@ -12,7 +12,7 @@ from gateway import background
 from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait, isolate_failures
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
-from gateway.store.database import Pool, statement, transaction
+from gateway.store.database import Pool, statement
 from gateway.worker.engine_worker import EngineWorker, PeriodicTask
 from tests.support.api_client import Web
 
@@ -108,7 +108,7 @@ async def test_a_defect_ends_nobody_who_writes_for_requests(web: Web, monkeypatc
 
         return begun
 
-    monkeypatch.setattr("gateway.api.notify.transaction", fails_first("notify", transaction))
+    monkeypatch.setattr("gateway.api.notify.statement", fails_first("notify", statement))
     monkeypatch.setattr("gateway.api.ingress.rejections.statement", fails_first("refusals", statement))
     path = await web.endpoint("distribution", "s")
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
