@@ -129,12 +129,12 @@ async def test_all_processes_share_the_rate_of_a_webhook(gateway: GatewayProcess
 
 
 async def test_all_processes_share_the_limit_of_wrong_keys_and_know_the_address(gateway: GatewayProcess) -> None:
-    wrong = []
-    for number in range(70):
-        claimed = {"x-api-key": f"gw_{number}", "X-Gateway-Relayed-From": f"10.0.0.{number}"}
+    wrong, began = list[int](), time.monotonic()
+    while 429 not in wrong:
+        claimed = {"x-api-key": f"gw_{len(wrong)}", "X-Gateway-Relayed-From": f"10.0.0.{len(wrong)}"}
         wrong.append((await _post(gateway, "/api/application.create", {}, **claimed))[0])
     assert wrong[:60] == [401] * 60
-    assert wrong[-1] == 429
+    assert len(wrong) <= 60 + (time.monotonic() - began) + 2  # a burst of 60, and one a second
     said = orjson.loads(await gateway.cli("audit", "--json", "--limit", "1000"))
     assert {one["address"] for one in said if one["action"] == "key"} <= {"127.0.0.1"}  # whatever a client claims
 
