@@ -92,7 +92,7 @@ class ApplicationContainers:
         return await self.list_all() if changed else found
 
     async def _remove_or_move_away(self, container: Container) -> None:
-        """Remove the container. One that the engine cannot remove now makes way: the next rollout tries again."""
+        """Remove the container. If the engine cannot, rename it, which frees its name; the next rollout tries again."""
         try:
             await containers.remove(self.engine, container.container_id)
         except Failed as error:

@@ -33,7 +33,7 @@ _LONGEST_LINE = 1024**2  # bytes; a longer one reaches no listener
 async def follow(engine: Engine) -> AsyncGenerator[None, None]:
     """Yield when the subscription begins, and for each event, until the connection ends.
 
-    Meanwhile, each Listener of `listen_to` is told of the events of its container. Raises Postponed when the connection
+    Meanwhile, each Listener of `listen_to` gets the events of its container. Raises Postponed when the connection
     breaks.
     """
     listeners = _LISTENERS.setdefault(engine.original, _Listeners())

@@ -1,7 +1,8 @@
-"""Tells whether an engine ends that has refused something.
+"""Checks whether an engine has refused a call because it is shutting down.
 
-An engine that shuts down answers to the last, and by then it has closed its stores and taken its file systems away.
-What it refuses then says nothing about a version.
+An engine answers until the end of its shutdown, also after it has closed its stores and unmounted its file systems. Its
+refusals then say nothing about the version that is rolled out. `stop_cause.wait_out_shutdown` is for the time before,
+in which the engine stops its containers.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ import asyncio
 from gateway.docker.engine.client import Engine
 from gateway.model.errors import Code, Failed, Postponed
 
-_LASTS, _LOOK_AGAIN = 3.0, 0.2  # seconds after the first refusal in which the engine ends, and between two looks
+_LASTS, _LOOK_AGAIN = 3.0, 0.2  # seconds: an engine that shuts down is gone so soon after a refusal; between two looks
 
 
 async def check_runs_on(engine: Engine, run: str) -> None:
-    """Return once it is likely that the engine runs on. Raises Postponed when it ends, or is another run by now."""
+    """Return if the engine still runs some seconds later. Raises Postponed if it is gone, or is another run."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + _LASTS
     while True:
